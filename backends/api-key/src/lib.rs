@@ -1,0 +1,1 @@
+//! API keys that Dayfly itself verifies.

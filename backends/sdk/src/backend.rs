@@ -1,0 +1,247 @@
+//! The seam between the lease engine and whatever mints.
+//!
+//! Invariant: a backend is called only for a handle whose intent is durable, and it never
+//! answers a mint for a name that was there before.
+
+use std::{any::Any, collections::BTreeMap, fmt, sync::Arc};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{Capabilities, Error, ErrorKind, Handle, HandleError, HandlePrefix, Secret, Timestamp};
+
+/// A system that mints credentials.
+#[async_trait]
+pub trait Backend: Send + Sync + fmt::Debug {
+    /// What this backend can do.
+    fn capabilities(&self) -> &Capabilities;
+
+    /// What all its handles begin with.
+    fn prefix(&self) -> &HandlePrefix;
+
+    /// Checks a role's template, once, when the configuration is loaded.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`], with a message for the person who wrote the configuration.
+    fn template(&self, raw: &Value) -> Result<Template, Error>;
+
+    /// The handle of a lease. A function of the lease id alone.
+    fn handle(&self, lease: Uuid) -> Result<Handle, HandleError> {
+        self.prefix().handle(lease, self.capabilities().handle_len_max)
+    }
+
+    /// Creates the credential under `request.handle`. The name exists already: an error
+    /// ([`ErrorKind::Conflict`]), never reuse. Where the backend can, the create itself
+    /// fails after `request.mint_deadline` (the guard against a delayed request).
+    async fn mint(&self, request: &MintRequest<'_>) -> Result<Credential, Error>;
+
+    /// Moves the backend's own expiry to `request.until`, later or earlier.
+    async fn renew(&self, request: &RenewRequest<'_>) -> Result<(), Error>;
+
+    /// Ends each credential and its sessions. What is gone already is [`Revocation::Gone`]
+    /// (I6); one that fails delays no other. The answer has one entry for each of `doomed`,
+    /// in its order.
+    async fn revoke(&self, doomed: &[Doomed]) -> Vec<Revocation>;
+
+    /// Asks the backend which of them are still alive or have an open session. The answer
+    /// has one entry for each of `doomed`, in its order.
+    async fn verify(&self, doomed: &[Doomed]) -> Result<Vec<Liveness>, Error>;
+
+    /// Up to `limit` handles under our prefix, in order, after `after`.
+    async fn list(&self, after: Option<&Handle>, limit: u32) -> Result<Listing, Error>;
+
+    /// Mints, uses, revokes and verifies under `handle`: a ping proves nothing.
+    async fn canary(&self, handle: &Handle, template: &Template) -> CanaryReport;
+}
+
+/// A role's template that the backend has checked. Only the backend that made it can read it.
+#[derive(Clone)]
+pub struct Template {
+    plan: Plan,
+    inner: Arc<dyn Any + Send + Sync>,
+}
+
+impl Template {
+    /// For backends: what they keep of the template, and the plan for its leases' end.
+    pub fn new<T: Any + Send + Sync>(plan: Plan, inner: T) -> Self {
+        Self { plan, inner: Arc::new(inner) }
+    }
+
+    /// The revocation plan that each lease copies when it is minted.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The backend's own type.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] when another backend made it.
+    pub fn inner<T: Any + Send + Sync>(&self) -> Result<&T, Error> {
+        self.inner
+            .downcast_ref()
+            .ok_or_else(|| Error::new(ErrorKind::Invalid, "template of another backend"))
+    }
+}
+
+impl fmt::Debug for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Template").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}
+
+/// All that revoking needs, copied into the lease at mint, so that a role that has since
+/// changed or gone strands nothing. Holds no secret.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Plan(pub Value);
+
+/// What a mint is told.
+#[derive(Debug)]
+pub struct MintRequest<'a> {
+    /// The name to create.
+    pub handle: &'a Handle,
+    /// The role's template, made by this backend.
+    pub template: &'a Template,
+    /// When the lease ends; the backend's own expiry is this plus its slack.
+    pub expires_at: Timestamp,
+    /// After this the create must not take effect.
+    pub mint_deadline: Timestamp,
+    /// Who it is for, for the backend's own records (a comment on a database role).
+    pub principal: &'a str,
+    /// Which lease it is for.
+    pub lease: &'a str,
+}
+
+/// What a renewal is told.
+#[derive(Debug)]
+pub struct RenewRequest<'a> {
+    /// Which credential.
+    pub handle: &'a Handle,
+    /// The plan that was copied at mint.
+    pub plan: &'a Plan,
+    /// The lease's new expiry.
+    pub until: Timestamp,
+}
+
+/// One value of a credential.
+#[derive(Clone, Debug)]
+pub enum Field {
+    /// May be shown: a user name, a host.
+    Public(String),
+    /// Must not: a password, a key, a URL with a password.
+    Secret(Secret),
+}
+
+/// The secret handed out, as named fields. Delivered once, never stored.
+#[derive(Clone, Debug, Default)]
+pub struct Credential {
+    fields: BTreeMap<&'static str, Field>,
+    environment: Vec<(&'static str, &'static str)>,
+}
+
+impl Credential {
+    /// No fields yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a field that may be shown.
+    #[must_use]
+    pub fn public(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.fields.insert(name, Field::Public(value.into()));
+        self
+    }
+
+    /// Adds a field that may not.
+    #[must_use]
+    pub fn secret(mut self, name: &'static str, value: Secret) -> Self {
+        self.fields.insert(name, Field::Secret(value));
+        self
+    }
+
+    /// Says which environment variable usually carries a field (`PGPASSWORD`: `password`).
+    #[must_use]
+    pub fn variable(mut self, variable: &'static str, field: &'static str) -> Self {
+        self.environment.push((variable, field));
+        self
+    }
+
+    /// The fields by name.
+    pub fn fields(&self) -> impl Iterator<Item = (&'static str, &Field)> {
+        self.fields.iter().map(|(name, field)| (*name, field))
+    }
+
+    /// One field's text, secret or not.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        match self.fields.get(name)? {
+            Field::Public(text) => Some(text),
+            Field::Secret(secret) => Some(secret.expose()),
+        }
+    }
+
+    /// Which environment variables carry which fields: `(variable, field)`.
+    pub fn environment(&self) -> &[(&'static str, &'static str)] {
+        &self.environment
+    }
+}
+
+/// A credential that must die.
+#[derive(Clone, Debug)]
+pub struct Doomed {
+    /// Its name.
+    pub handle: Handle,
+    /// The plan that was copied at mint.
+    pub plan: Plan,
+}
+
+/// What became of one of [`Backend::revoke`]'s.
+#[derive(Debug)]
+pub enum Revocation {
+    /// It is not there any more, whoever ended it.
+    Gone,
+    /// It may still be alive.
+    Failed(Error),
+}
+
+/// What [`Backend::verify`] found of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    /// No login works and no session is open.
+    Gone,
+    /// It exists, or a session of it is open.
+    Live,
+}
+
+/// A page of [`Backend::list`].
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Handles in order.
+    pub handles: Vec<Handle>,
+    /// Whether there may be more after the last of them.
+    pub more: bool,
+}
+
+/// One step of a canary, in the order they ran.
+#[derive(Debug)]
+pub struct CanaryStep {
+    /// `mint`, `use`, `revoke` or `verify`.
+    pub name: &'static str,
+    /// Whether it did what it must.
+    pub result: Result<(), Error>,
+}
+
+/// What a canary saw.
+#[derive(Debug, Default)]
+pub struct CanaryReport {
+    /// The steps that ran; the last one may have failed.
+    pub steps: Vec<CanaryStep>,
+}
+
+impl CanaryReport {
+    /// Whether all four steps ran and held.
+    pub fn passed(&self) -> bool {
+        self.steps.len() == 4 && self.steps.iter().all(|step| step.result.is_ok())
+    }
+}

@@ -1,0 +1,25 @@
+//! What a backend is: the trait, its capabilities, its errors, and the words that every
+//! crate above shares ([`Secret`], [`Handle`], [`Timestamp`]).
+//!
+//! The bottom of the graph. Invariant: nothing here knows a particular backend, a store
+//! or the network.
+
+mod backend;
+mod capability;
+mod error;
+mod handle;
+mod secret;
+mod timestamp;
+
+#[cfg(feature = "testkit")]
+pub mod testkit;
+
+pub use backend::{
+    Backend, CanaryReport, CanaryStep, Credential, Doomed, Field, Listing, Liveness, MintRequest,
+    Plan, RenewRequest, Revocation, Template,
+};
+pub use capability::{Belt, Capabilities, Expiry};
+pub use error::{Error, ErrorKind, Retry};
+pub use handle::{Handle, HandleError, HandlePrefix};
+pub use secret::Secret;
+pub use timestamp::Timestamp;

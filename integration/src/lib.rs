@@ -1,0 +1,1 @@
+//! Suites against real servers and real clients, and the benchmarks.

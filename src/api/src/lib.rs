@@ -1,0 +1,22 @@
+//! Wire types of the HTTP API under `/api/v1`: serde and nothing else.
+//!
+//! Invariant: what is written to the broker refuses unknown fields; what is read from it
+//! ignores them, so that an older client outlives a newer broker. Times are RFC 3339 in UTC,
+//! durations whole seconds, names snake case.
+
+mod audit;
+mod lease;
+mod problem;
+mod role;
+mod task;
+
+pub use audit::{AuditPage, AuditRecord};
+pub use lease::{
+    CreateLease, Credential, Lease, LeasePage, RenewLease, Renewed, RevokeLease, Revoked,
+};
+pub use problem::{FieldFault, Problem};
+pub use role::{Role, RoleList};
+pub use task::{
+    CompleteTask, Completed, CreateTask, Introspection, LeaseCounts, OpenedTask, Outcome, Task,
+    TaskPage, WhoAmI,
+};

@@ -1,0 +1,160 @@
+//! Tasks: the unit of work that credentials are for.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Lease;
+
+/// Body of `POST /api/v1/tasks`; the bearer is the federated token.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CreateTask {
+    /// Why, in a few words; shown to administrators and to policy. 1 to 256 characters.
+    pub purpose: String,
+    /// How long the task may take at most.
+    pub ttl_seconds: i64,
+    /// Roles to mint in the same round trip, all or nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+}
+
+/// Answer of `POST /api/v1/tasks`. The token is shown once.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OpenedTask {
+    /// `tsk_…`.
+    pub id: String,
+    /// `dft_…`, the bearer of every further call of this task.
+    pub token: String,
+    /// `open`.
+    pub state: String,
+    /// The task's deadline.
+    pub expires_at: String,
+    /// The leases of the roles that were asked for, with their credentials.
+    pub leases: Vec<Lease>,
+}
+
+/// A task as it is shown to its owner and to administrators.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Task {
+    /// `tsk_…`.
+    pub id: String,
+    /// `open`, or how it ended.
+    pub state: String,
+    /// Why it was opened.
+    pub purpose: String,
+    /// Who opened it: issuer and subject.
+    pub principal: String,
+    /// The issuer's name in the configuration.
+    pub issuer: String,
+    /// When it was opened.
+    pub opened_at: String,
+    /// Its deadline.
+    pub expires_at: String,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed_at: Option<String>,
+    /// Its leases, counted.
+    pub leases: LeaseCounts,
+}
+
+/// A page of tasks.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TaskPage {
+    /// Newest first.
+    pub data: Vec<Task>,
+    /// Give it back as `cursor` for the next page; absent on the last.
+    #[serde(default)]
+    pub next_cursor: Option<String>,
+}
+
+/// How many leases of a task are in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LeaseCounts {
+    /// Not yet minted.
+    pub pending: u64,
+    /// Usable.
+    pub active: u64,
+    /// Must die and is not yet verified dead.
+    pub revoking: u64,
+    /// Verified dead.
+    pub revoked: u64,
+}
+
+/// How a task ended, in its owner's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Outcome {
+    /// It was given up.
+    Cancelled,
+    /// It did its work.
+    Completed,
+    /// It did not.
+    Failed,
+}
+
+/// Body of `POST /api/v1/tasks/{id}/complete`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CompleteTask {
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// Answer of a completion: 200 when every credential is verified dead, 202 with what is
+/// still owed otherwise.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Completed {
+    /// The task's id.
+    pub id: String,
+    /// `completed`, `failed`, `cancelled`, or `revoking` while a credential may live.
+    pub state: String,
+    /// What became of its leases.
+    pub leases: LeaseCounts,
+}
+
+/// Answer of `GET /api/v1/whoami`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct WhoAmI {
+    /// Issuer and subject.
+    pub principal: String,
+    /// `workload` or `human`.
+    pub kind: String,
+    /// The issuer's name in the configuration.
+    pub issuer: String,
+    /// The subject that the issuer gave.
+    pub subject: String,
+    /// The task, when the bearer is a task token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+}
+
+/// Answer of `POST /oauth2/introspect` (RFC 7662 section 2.2). Inactive: `active` alone.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Introspection {
+    /// Whether the key works now.
+    pub active: bool,
+    /// The key's handle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sub: Option<String>,
+    /// The lease's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jti: Option<String>,
+    /// Space-separated scopes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// Seconds since 1970 at which it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exp: Option<i64>,
+    /// `api_key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_type: Option<String>,
+}

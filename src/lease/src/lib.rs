@@ -1,0 +1,1 @@
+//! The lease engine: no credential without a lease, no lease forgotten.

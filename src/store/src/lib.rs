@@ -1,0 +1,1 @@
+//! Leases, tasks and audit on PostgreSQL and on embedded SQLite.
