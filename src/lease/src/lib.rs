@@ -1,1 +1,30 @@
 //! The lease engine: no credential without a lease, no lease forgotten.
+//!
+//! Invariant: no I/O here. The store, the backends, the clock and randomness come in through
+//! traits, so that the simulator can break every one of them.
+//!
+//! The file to read first is `engine/mint.rs`; what a store must do is `store.rs`, and what
+//! one transaction does is `transact.rs`.
+
+pub mod audit;
+mod engine;
+pub mod failpoint;
+mod ids;
+mod lease;
+pub mod memory;
+mod seams;
+mod store;
+mod task;
+pub mod transact;
+
+pub use engine::{
+    Completion, Delivery, Engine, Line, MintError, Minted, Order, RenewError, Renewal, Settings,
+};
+pub use ids::{IdError, LeaseId, ReplicaId, TaskId};
+pub use lease::{Cause, Claim, Decision, Lease, State, Transition};
+pub use seams::{Clock, Entropy, SystemClock, SystemEntropy, spawn};
+pub use store::{
+    Closed, Counts, IdempotencyKey, Intent, Owed, Refusal, Replay, Store, StoreError, Write,
+    Written,
+};
+pub use task::{NewTask, Task, TaskEnd, TaskState};

@@ -1,0 +1,166 @@
+//! The engine: mints under a lease, and makes every due death true.
+//!
+//! Invariant: no backend is called for a lease whose intent is not durable, and no lease
+//! leaves the engine's care before its credential is verified dead.
+
+mod complete;
+mod mint;
+mod reap;
+mod renew;
+
+pub use complete::Completion;
+pub use mint::{Delivery, MintError, Minted, Order};
+pub use renew::{RenewError, Renewal};
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use dayfly_backend_sdk::Backend;
+use tokio::sync::{Semaphore, watch};
+
+use crate::{Clock, Entropy, ReplicaId, Store};
+
+/// The engine's bounds.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long a mint may take, from its intent; after that the intent is revoked.
+    pub mint_within: Duration,
+    /// How long after the mint's deadline a create could still land at a backend that guards
+    /// the deadline itself: the clock skew that is tolerated.
+    pub settle_guarded: Duration,
+    /// The same at a backend that does not: twice the longest time-out of a request.
+    pub settle_unguarded: Duration,
+    /// How long a claim on a revoking lease lasts.
+    pub claim_hold: Duration,
+    /// The most leases in one claim.
+    pub claim_limit: u32,
+    /// How long a batch of revocations may take at its backend; less than `claim_hold`.
+    pub revoke_within: Duration,
+    /// The longest that the reaper sleeps, since another replica may have died.
+    pub poll_max: Duration,
+    /// The first wait after a failed revocation; doubled at each failure.
+    pub backoff_first: Duration,
+    /// The longest wait between attempts.
+    pub backoff_max: Duration,
+    /// The most mints at one backend at a time.
+    pub mints_per_backend: usize,
+    /// The reapers of one backend: a batch that hangs holds up one of them only.
+    pub reapers_per_backend: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            mint_within: Duration::from_secs(15),
+            settle_guarded: Duration::from_secs(5),
+            settle_unguarded: Duration::from_secs(30),
+            claim_hold: Duration::from_secs(30),
+            claim_limit: 100,
+            revoke_within: Duration::from_secs(20),
+            poll_max: Duration::from_secs(1),
+            backoff_first: Duration::from_millis(500),
+            backoff_max: Duration::from_mins(15),
+            mints_per_backend: 64,
+            reapers_per_backend: 2,
+        }
+    }
+}
+
+/// One backend with its own way to be woken and its own bound, so that a slow one delays
+/// nobody else (I10).
+#[derive(Debug)]
+pub struct Line {
+    backend: Arc<dyn Backend>,
+    wake: watch::Sender<u64>,
+    mints: Semaphore,
+}
+
+impl Line {
+    /// The backend.
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    fn wake(&self) {
+        self.wake.send_modify(|count| *count = count.wrapping_add(1));
+    }
+}
+
+/// Mints, renews, completes and reaps.
+#[derive(Debug)]
+pub struct Engine {
+    store: Arc<dyn Store>,
+    lines: BTreeMap<String, Line>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    replica: ReplicaId,
+    settings: Settings,
+    deaths: watch::Sender<u64>,
+    shutdown: watch::Sender<bool>,
+}
+
+impl Engine {
+    /// An engine over `store` and the named backends. Nothing runs before
+    /// [`Engine::start`].
+    pub fn new(
+        store: Arc<dyn Store>,
+        backends: BTreeMap<String, Arc<dyn Backend>>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+        replica: ReplicaId,
+        settings: Settings,
+    ) -> Arc<Self> {
+        let line = |backend| Line {
+            backend,
+            wake: watch::Sender::new(0),
+            mints: Semaphore::new(settings.mints_per_backend),
+        };
+        let lines = backends.into_iter().map(|(name, backend)| (name, line(backend))).collect();
+        Arc::new(Self {
+            store,
+            lines,
+            clock,
+            entropy,
+            replica,
+            settings,
+            deaths: watch::Sender::new(0),
+            shutdown: watch::Sender::new(false),
+        })
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// This incarnation of the replica.
+    pub fn replica(&self) -> ReplicaId {
+        self.replica
+    }
+
+    /// A backend's line, by its configured name.
+    pub fn line(&self, backend: &str) -> Option<&Line> {
+        self.lines.get(backend)
+    }
+
+    /// The clock that paces this replica.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// The randomness of this replica.
+    pub fn entropy(&self) -> &Arc<dyn Entropy> {
+        &self.entropy
+    }
+
+    /// Wakes the reapers of `backend`: something became due.
+    fn wake(&self, backend: &str) {
+        if let Some(line) = self.lines.get(backend) {
+            line.wake();
+        }
+    }
+
+    /// Tells the loops to stop after what they are doing.
+    pub fn stop(&self) {
+        self.shutdown.send_replace(true);
+    }
+}

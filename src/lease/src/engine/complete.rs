@@ -1,0 +1,96 @@
+//! Ends that are asked for: a task completed, a lease revoked.
+//!
+//! Invariant: the answer says "dead" only when every credential was verified dead (I5); until
+//! then it says what is still owed.
+
+use std::time::Duration;
+
+use super::Engine;
+use crate::{
+    Cause, Counts, Lease, LeaseId, Refusal, StoreError, Task, TaskEnd, TaskId, Write, Written,
+    failpoint,
+};
+
+/// What became of a task's leases within the time that the caller would wait.
+#[derive(Debug)]
+pub struct Completion {
+    /// The task as it ended; an earlier end stands.
+    pub task: Task,
+    /// Its leases by state.
+    pub counts: Counts,
+}
+
+/// Another replica may be the one that revokes, and its deaths do not wake us.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+impl Engine {
+    /// Ends `task` and waits up to `wait` for its credentials' deaths. Completing twice is
+    /// no error.
+    pub async fn complete(
+        &self,
+        task: TaskId,
+        end: TaskEnd,
+        actor: &str,
+        wait: Duration,
+    ) -> Result<Completion, StoreError> {
+        let write = Write::CloseTask { task, end, actor: actor.to_owned() };
+        let Written::Closed(closed) = self.store.write(write).await? else {
+            return Err(Refusal::TaskUnknown.into());
+        };
+        let closed = closed.into_iter().next().ok_or(Refusal::TaskUnknown)?;
+        if failpoint::reached("complete.after_close").await.is_err() {
+            return Err(StoreError::unavailable("failpoint"));
+        }
+        for backend in &closed.backends {
+            self.wake(backend);
+        }
+        let mut deaths = self.deaths.subscribe();
+        let until = self.clock.now().plus(wait);
+        loop {
+            let counts = self.store.counts(task).await?;
+            if counts.owed() == 0 || !self.wait_for_death(&mut deaths, until).await {
+                return Ok(Completion { task: closed.task, counts });
+            }
+        }
+    }
+
+    /// Tells `lease` to die and waits up to `wait` for it. Asking twice is no error, and the
+    /// first cause stands.
+    pub async fn revoke(
+        &self,
+        lease: LeaseId,
+        cause: Cause,
+        actor: &str,
+        reason: Option<String>,
+        wait: Duration,
+    ) -> Result<Lease, StoreError> {
+        let mut deaths = self.deaths.subscribe();
+        let write = Write::Condemn { lease, cause, actor: actor.to_owned(), reason };
+        let Written::Lease(mut row) = self.store.write(write).await? else {
+            return Err(Refusal::LeaseUnknown.into());
+        };
+        self.wake(&row.backend);
+        let until = self.clock.now().plus(wait);
+        while row.may_live() && self.wait_for_death(&mut deaths, until).await {
+            *row = self.store.lease(lease).await?.ok_or(Refusal::LeaseUnknown)?;
+        }
+        Ok(*row)
+    }
+
+    /// Waits for any death, or a little; false once `until` has passed.
+    async fn wait_for_death(
+        &self,
+        deaths: &mut tokio::sync::watch::Receiver<u64>,
+        until: dayfly_backend_sdk::Timestamp,
+    ) -> bool {
+        let left = until.since(self.clock.now());
+        if left.is_zero() {
+            return false;
+        }
+        tokio::select! {
+            _ = deaths.changed() => {}
+            () = self.clock.sleep(left.min(LOOK_AGAIN)) => {}
+        }
+        true
+    }
+}

@@ -1,0 +1,342 @@
+//! What the engine asks of a store.
+//!
+//! Invariant: a [`Write`] is one transaction that happens whole or not at all, its audit
+//! records with it, and its times are the store's own (I8).
+
+use std::{fmt, time::Duration};
+
+use async_trait::async_trait;
+use dayfly_backend_sdk::{Belt, Handle, Plan, Timestamp};
+
+use crate::{Cause, Lease, LeaseId, NewTask, ReplicaId, Task, TaskEnd, TaskId, audit::Entry};
+
+/// Keeps leases, tasks and the audit log.
+#[async_trait]
+pub trait Store: Send + Sync + fmt::Debug {
+    /// Makes one change, durably, and answers with what became of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when the change is not allowed: nothing was written.
+    /// [`StoreError::Unknown`] when the outcome is not known: it may have been written.
+    async fn write(&self, write: Write) -> Result<Written, StoreError>;
+
+    /// A lease by its id.
+    async fn lease(&self, id: LeaseId) -> Result<Option<Lease>, StoreError>;
+
+    /// A task by its id.
+    async fn task(&self, id: TaskId) -> Result<Option<Task>, StoreError>;
+
+    /// A task by the SHA-256 of its token.
+    async fn task_by_token(&self, hash: [u8; 32]) -> Result<Option<Task>, StoreError>;
+
+    /// A task's leases, counted by state.
+    async fn counts(&self, task: TaskId) -> Result<Counts, StoreError>;
+
+    /// How long until the next lease of `backend` is due, by the store's clock; zero when one
+    /// is due now, none when nothing is scheduled.
+    async fn next_due(&self, backend: &str) -> Result<Option<Duration>, StoreError>;
+
+    /// How long until the next open task's deadline, by the store's clock.
+    async fn next_task_due(&self) -> Result<Option<Duration>, StoreError>;
+
+    /// Whether the store answers, and its clock.
+    async fn now(&self) -> Result<Timestamp, StoreError>;
+}
+
+/// One change.
+#[derive(Clone, Debug)]
+pub enum Write {
+    /// A principal opens a task.
+    OpenTask {
+        /// The task.
+        task: NewTask,
+        /// The token that must not be used again.
+        replay: Option<Replay>,
+        /// The decision that allowed it.
+        decision: Entry,
+    },
+    /// Something to remember that changes nothing: a denial, an administrative read.
+    Note(Entry),
+    /// The intent to mint: the row that must be durable before the backend is called.
+    Intend(Box<Intent>),
+    /// The backend has answered.
+    Activate {
+        /// Which lease.
+        lease: LeaseId,
+        /// As the intent left it.
+        epoch: i64,
+    },
+    /// The answer was handed to the client's connection.
+    Deliver {
+        /// Which lease.
+        lease: LeaseId,
+    },
+    /// It must die.
+    Condemn {
+        /// Which lease.
+        lease: LeaseId,
+        /// Why.
+        cause: Cause,
+        /// Who says so.
+        actor: String,
+        /// In their words.
+        reason: Option<String>,
+    },
+    /// The mint's outcome is known, so that nothing can land any more.
+    Settle {
+        /// Which lease.
+        lease: LeaseId,
+    },
+    /// A longer life.
+    Renew {
+        /// Which lease.
+        lease: LeaseId,
+        /// How long from now.
+        ttl: Duration,
+        /// Who asks.
+        actor: String,
+    },
+    /// The backend refused the longer life.
+    Shorten {
+        /// Which lease.
+        lease: LeaseId,
+        /// As the renewal left it; if it has moved on since, nothing happens.
+        epoch: i64,
+        /// The expiry before.
+        expires_at: Timestamp,
+    },
+    /// A task ends, and all its leases with it.
+    CloseTask {
+        /// Which task.
+        task: TaskId,
+        /// How.
+        end: TaskEnd,
+        /// Who says so.
+        actor: String,
+    },
+    /// Ends the tasks whose deadline has passed.
+    ExpireTasks {
+        /// At most so many.
+        limit: u32,
+    },
+    /// Takes due leases of one backend to work on; those that were alive become revoking.
+    Claim {
+        /// The backend's name.
+        backend: String,
+        /// Who claims.
+        owner: ReplicaId,
+        /// At most so many.
+        limit: u32,
+        /// For how long.
+        hold: Duration,
+    },
+    /// Verified gone. Each with its epoch as claimed.
+    Bury {
+        /// Which leases.
+        leases: Vec<(LeaseId, i64)>,
+    },
+    /// Not gone yet.
+    Postpone {
+        /// Which leases.
+        leases: Vec<Owed>,
+    },
+}
+
+impl Write {
+    /// Whether losing it would do more than bring a revocation forward. An activation or a
+    /// delivery mark that is lost only fails towards revocation.
+    pub fn must_be_durable(&self) -> bool {
+        !matches!(self, Self::Activate { .. } | Self::Deliver { .. })
+    }
+}
+
+/// A lease whose revocation failed, or must be repeated.
+#[derive(Clone, Debug)]
+pub struct Owed {
+    /// Which lease.
+    pub lease: LeaseId,
+    /// Its epoch as claimed.
+    pub epoch: i64,
+    /// When to try again, from now. Never before the lease is settled, where it is not.
+    pub after: Duration,
+    /// The error's class; none when it was gone and must be looked at once more.
+    pub failure: Option<String>,
+}
+
+/// A token that may open one task only.
+#[derive(Clone, Debug)]
+pub struct Replay {
+    /// Issuer and token id.
+    pub key: String,
+    /// When the token itself ends, and the key can be forgotten.
+    pub expires_at: Timestamp,
+}
+
+/// What an `Idempotency-Key` stands for: at most one live credential.
+#[derive(Clone, Debug)]
+pub struct IdempotencyKey {
+    /// The key, as the client sent it.
+    pub key: String,
+    /// SHA-256 of the request, so that another request under the key is noticed.
+    pub request: [u8; 32],
+}
+
+/// All that a pending row needs.
+#[derive(Clone, Debug)]
+pub struct Intent {
+    /// The lease's id.
+    pub id: LeaseId,
+    /// The handle that follows from it.
+    pub handle: Handle,
+    /// Whose task.
+    pub task: TaskId,
+    /// The role's name.
+    pub role: String,
+    /// The backend's name.
+    pub backend: String,
+    /// How long from now.
+    pub ttl: Duration,
+    /// How long at most, renewals included.
+    pub ttl_max: Duration,
+    /// The shortest life that the backend can give.
+    pub ttl_min: Duration,
+    /// How far past the lease's expiry the backend itself may accept it; none where it has
+    /// no expiry of its own.
+    pub native_slack: Option<Duration>,
+    /// How long the mint may take.
+    pub mint_within: Duration,
+    /// How long after that a create could still land.
+    pub settle_within: Duration,
+    /// Whether it can be renewed.
+    pub renewable: bool,
+    /// What protects it.
+    pub belts: Vec<Belt>,
+    /// All that revoking needs.
+    pub plan: Plan,
+    /// The client's key.
+    pub key: Option<IdempotencyKey>,
+    /// The decision that allowed it.
+    pub decision: Entry,
+}
+
+/// What became of a [`Write`].
+#[derive(Clone, Debug)]
+pub enum Written {
+    /// The task, after it was opened.
+    Task(Box<Task>),
+    /// The lease, after the change.
+    Lease(Box<Lease>),
+    /// An intent that supersedes an earlier lease of the same key, which is now revoking.
+    Superseding {
+        /// The new lease.
+        lease: Box<Lease>,
+        /// The old one.
+        old: Box<Lease>,
+    },
+    /// The leases that were claimed, buried or postponed. A lease that has moved on since is
+    /// not among them.
+    Leases(Vec<Lease>),
+    /// The tasks that ended, with the backends of their leases.
+    Closed(Vec<Closed>),
+    /// Nothing to tell.
+    Done,
+}
+
+/// A task that ended.
+#[derive(Clone, Debug)]
+pub struct Closed {
+    /// The task.
+    pub task: Task,
+    /// The backends that have leases of it to revoke.
+    pub backends: Vec<String>,
+}
+
+/// A task's leases by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Not yet minted.
+    pub pending: u64,
+    /// Usable.
+    pub active: u64,
+    /// Must die and not yet verified dead.
+    pub revoking: u64,
+    /// Verified dead.
+    pub revoked: u64,
+}
+
+impl Counts {
+    /// How many may still be alive.
+    pub fn owed(&self) -> u64 {
+        self.pending + self.active + self.revoking
+    }
+}
+
+/// Why a change is not allowed. Nothing was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The idempotency key's first request is still being worked on.
+    #[error("a request with this idempotency key is in progress")]
+    InProgress,
+    /// The idempotency key stands for another request.
+    #[error("this idempotency key was used for another request")]
+    KeyReused,
+    /// The lease has moved on.
+    #[error("the lease has changed")]
+    LeaseChanged,
+    /// The lease's time was up.
+    #[error("the lease has expired")]
+    LeaseExpired,
+    /// There is no such lease.
+    #[error("no such lease")]
+    LeaseUnknown,
+    /// The lease cannot be renewed, ever or any more.
+    #[error("the lease cannot be renewed")]
+    NotRenewable,
+    /// The token has opened a task before.
+    #[error("the token was used before")]
+    Replayed,
+    /// The task has ended.
+    #[error("the task has ended")]
+    TaskClosed,
+    /// The task ends before the backend's shortest lifetime.
+    #[error("the task ends too soon for this role")]
+    TaskEnding,
+    /// There is no such task.
+    #[error("no such task")]
+    TaskUnknown,
+}
+
+/// What went wrong with a store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A row cannot be read.
+    #[error("row of {what} cannot be read")]
+    Corrupt {
+        /// Which row.
+        what: String,
+    },
+    /// The change is not allowed.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The store cannot be reached, or has no room: nothing was written.
+    #[error("the store is unavailable")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The answer to a commit was lost: it may have been written.
+    #[error("the outcome of a write to the store is not known")]
+    Unknown(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl StoreError {
+    /// A failure that left nothing behind.
+    pub fn unavailable(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Unavailable(source.into())
+    }
+
+    /// The refusal, if it was one.
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Refused(refusal) => Some(*refusal),
+            Self::Corrupt { .. } | Self::Unavailable(_) | Self::Unknown(_) => None,
+        }
+    }
+}

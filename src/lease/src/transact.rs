@@ -1,0 +1,135 @@
+//! What one transaction does, for every store alike.
+//!
+//! Invariant: a function here first reads and decides, and writes only when it has decided,
+//! so that a refusal leaves nothing to undo, also among other changes of the same group. The
+//! rules live here once; a store only loads and saves rows.
+
+mod death;
+mod mint;
+mod task;
+
+use async_trait::async_trait;
+use dayfly_backend_sdk::Timestamp;
+
+use crate::{
+    Decision, Lease, LeaseId, Refusal, Replay, StoreError, Task, TaskId, Transition, Write,
+    Written, audit::Entry,
+};
+
+/// A store's transaction: rows in, rows out.
+#[async_trait]
+pub trait Tx: Send {
+    /// The store's clock. The same instant throughout one transaction.
+    fn now(&self) -> Timestamp;
+
+    /// A task; with `exclusive` nobody else can read it for a change until the commit,
+    /// otherwise nobody else can change it.
+    async fn task(&mut self, id: TaskId, exclusive: bool) -> Result<Option<Task>, StoreError>;
+
+    /// Up to `limit` open tasks whose deadline has passed and that nobody else is changing.
+    async fn due_tasks(&mut self, limit: u32) -> Result<Vec<Task>, StoreError>;
+
+    /// Adds a task.
+    async fn insert_task(&mut self, task: &Task) -> Result<(), StoreError>;
+
+    /// Writes a task that is known to be there.
+    async fn update_task(&mut self, task: &Task) -> Result<(), StoreError>;
+
+    /// Remembers a token; false if it was remembered before.
+    async fn remember(&mut self, replay: &Replay) -> Result<bool, StoreError>;
+
+    /// Whose task a lease is of, without a lock: a lease never changes its task.
+    async fn lease_task(&mut self, id: LeaseId) -> Result<Option<TaskId>, StoreError>;
+
+    /// A lease, locked against other changes.
+    async fn lease(&mut self, id: LeaseId) -> Result<Option<Lease>, StoreError>;
+
+    /// Those of `ids` that exist, locked against other changes.
+    async fn leases(&mut self, ids: &[LeaseId]) -> Result<Vec<Lease>, StoreError>;
+
+    /// A task's leases that may live, locked against other changes.
+    async fn leases_of(&mut self, task: TaskId) -> Result<Vec<Lease>, StoreError>;
+
+    /// Up to `limit` due leases of a backend that nobody else is changing, oldest first. Rows
+    /// that cannot be read are quarantined by the store and left out (I12).
+    async fn due_leases(&mut self, backend: &str, limit: u32) -> Result<Vec<Lease>, StoreError>;
+
+    /// Adds a lease.
+    async fn insert_lease(&mut self, lease: &Lease) -> Result<(), StoreError>;
+
+    /// Writes each lease over its row if that still has the epoch before (compare and set);
+    /// answers with those that did not.
+    async fn update_leases(&mut self, leases: &[Lease]) -> Result<Vec<LeaseId>, StoreError>;
+
+    /// The request and the lease that a task's idempotency key stands for.
+    async fn key(
+        &mut self,
+        task: TaskId,
+        key: &str,
+    ) -> Result<Option<([u8; 32], LeaseId)>, StoreError>;
+
+    /// Sets what a task's idempotency key stands for.
+    async fn set_key(
+        &mut self,
+        task: TaskId,
+        key: &str,
+        request: [u8; 32],
+        lease: LeaseId,
+    ) -> Result<(), StoreError>;
+
+    /// Appends to this replica's audit chain.
+    fn append(&mut self, entry: Entry) -> Decision;
+}
+
+/// Does what `write` says.
+pub async fn apply<T: Tx + ?Sized>(tx: &mut T, write: &Write) -> Result<Written, StoreError> {
+    match write {
+        Write::OpenTask { task, replay, decision } => {
+            task::open(tx, task, replay.as_ref(), decision).await
+        }
+        Write::Note(entry) => {
+            tx.append(entry.clone());
+            Ok(Written::Done)
+        }
+        Write::Intend(intent) => mint::intend(tx, intent).await,
+        Write::Activate { lease, epoch } => mint::activate(tx, *lease, *epoch).await,
+        Write::Deliver { lease } => mint::deliver(tx, *lease).await,
+        Write::Condemn { lease, cause, actor, reason } => {
+            death::condemn(tx, *lease, *cause, actor, reason.as_deref()).await
+        }
+        Write::Settle { lease } => death::settle(tx, *lease).await,
+        Write::Renew { lease, ttl, actor } => mint::renew(tx, *lease, *ttl, actor).await,
+        Write::Shorten { lease, epoch, expires_at } => {
+            mint::shorten(tx, *lease, *epoch, *expires_at).await
+        }
+        Write::CloseTask { task, end, actor } => task::close(tx, *task, *end, actor).await,
+        Write::ExpireTasks { limit } => task::expire(tx, *limit).await,
+        Write::Claim { backend, owner, limit, hold } => {
+            death::claim(tx, backend, *owner, *limit, *hold).await
+        }
+        Write::Bury { leases } => death::bury(tx, leases).await,
+        Write::Postpone { leases } => death::postpone(tx, leases).await,
+    }
+}
+
+/// The lease, or that there is none.
+async fn known<T: Tx + ?Sized>(tx: &mut T, id: LeaseId) -> Result<Lease, StoreError> {
+    tx.lease(id).await?.ok_or(StoreError::Refused(Refusal::LeaseUnknown))
+}
+
+/// Saves one lease; it was locked when it was read, so a lost race is a fault of the store.
+async fn save<T: Tx + ?Sized>(tx: &mut T, lease: &Lease) -> Result<(), StoreError> {
+    match tx.update_leases(std::slice::from_ref(lease)).await?.as_slice() {
+        [] => Ok(()),
+        _ => Err(Refusal::LeaseChanged.into()),
+    }
+}
+
+impl From<Transition> for StoreError {
+    fn from(transition: Transition) -> Self {
+        Self::Refused(match transition {
+            Transition::Due => Refusal::LeaseExpired,
+            Transition::State | Transition::Unsettled => Refusal::LeaseChanged,
+        })
+    }
+}

@@ -1,0 +1,174 @@
+//! The transactions of a credential's birth and life: intent, activation, delivery, renewal.
+//!
+//! Invariant: an intent and an activation both see their task open; completing a task locks
+//! the task's row first, so one of the two waits for the other.
+
+use std::time::Duration;
+
+use dayfly_backend_sdk::Timestamp;
+
+use super::{Tx, known, save};
+use crate::{
+    Cause, Intent, Lease, LeaseId, Refusal, State, StoreError, Task, Written, audit::Entry,
+};
+
+pub(super) async fn intend<T: Tx + ?Sized>(
+    tx: &mut T,
+    intent: &Intent,
+) -> Result<Written, StoreError> {
+    let now = tx.now();
+    let task = tx.task(intent.task, false).await?.ok_or(Refusal::TaskUnknown)?;
+    if !task.is_open(now) {
+        return Err(Refusal::TaskClosed.into());
+    }
+    if task.expires_at.since(now) < intent.ttl_min {
+        return Err(Refusal::TaskEnding.into());
+    }
+    let superseded = superseded(tx, intent, now).await?;
+    let detail = intent.decision.clone().task(task.id).lease(intent.id);
+    let decision = tx.append(detail.with("handle", intent.handle.as_str()));
+    let max_expires_at = now.plus(intent.ttl_max).min(task.expires_at);
+    let expires_at = now.plus(intent.ttl).min(max_expires_at);
+    let mint_deadline = now.plus(intent.mint_within).min(expires_at);
+    let lease = Lease {
+        id: intent.id,
+        task: task.id,
+        principal: task.principal.clone(),
+        issuer: task.issuer.clone(),
+        role: intent.role.clone(),
+        backend: intent.backend.clone(),
+        handle: intent.handle.clone(),
+        decision,
+        epoch: 0,
+        state: State::Pending,
+        issued_at: now,
+        expires_at,
+        max_expires_at,
+        native_expires_at: intent.native_slack.map(|slack| expires_at.plus(slack)),
+        mint_deadline,
+        settle_at: Some(mint_deadline.plus(intent.settle_within)),
+        activated_at: None,
+        delivered_at: None,
+        renewable: intent.renewable,
+        belts: intent.belts.clone(),
+        next_attempt_at: None,
+        attempts: 0,
+        error_class: None,
+        claim: None,
+        plan: intent.plan.clone(),
+    };
+    if let Some(key) = &intent.key {
+        tx.set_key(task.id, &key.key, key.request, intent.id).await?;
+    }
+    tx.insert_lease(&lease).await?;
+    let Some(old) = superseded else { return Ok(Written::Lease(Box::new(lease))) };
+    tx.append(condemned(&old, &task.principal, None));
+    save(tx, &old).await?;
+    Ok(Written::Superseding { lease: Box::new(lease), old: Box::new(old) })
+}
+
+/// The lease that the same key stood for, condemned if it was alive. A secret is never shown
+/// twice, so a repeat ends the first lease and mints anew.
+async fn superseded<T: Tx + ?Sized>(
+    tx: &mut T,
+    intent: &Intent,
+    now: Timestamp,
+) -> Result<Option<Lease>, StoreError> {
+    let Some(key) = &intent.key else { return Ok(None) };
+    let Some((request, lease)) = tx.key(intent.task, &key.key).await? else { return Ok(None) };
+    if request != key.request {
+        return Err(Refusal::KeyReused.into());
+    }
+    let Some(old) = tx.lease(lease).await? else { return Ok(None) };
+    match old.state {
+        State::Pending => Err(Refusal::InProgress.into()),
+        State::Active { .. } => Ok(Some(old.condemn(now, Cause::Superseded)?)),
+        State::Revoking { .. } | State::Revoked { .. } => Ok(None),
+    }
+}
+
+pub(super) async fn activate<T: Tx + ?Sized>(
+    tx: &mut T,
+    id: LeaseId,
+    epoch: i64,
+) -> Result<Written, StoreError> {
+    let now = tx.now();
+    // The task is locked before the lease, in the same order as completing it does.
+    let Some(seen) = tx.lease_task(id).await? else { return Err(Refusal::LeaseUnknown.into()) };
+    let open = tx.task(seen, false).await?.is_some_and(|task: Task| task.is_open(now));
+    let lease = known(tx, id).await?;
+    if lease.epoch != epoch {
+        return Err(Refusal::LeaseChanged.into());
+    }
+    if !open {
+        return Err(Refusal::TaskClosed.into());
+    }
+    let active = lease.activate(now)?;
+    save(tx, &active).await?;
+    tx.append(Entry::new("lease.active", "engine").task(lease.task).lease(id));
+    Ok(Written::Lease(Box::new(active)))
+}
+
+pub(super) async fn deliver<T: Tx + ?Sized>(
+    tx: &mut T,
+    id: LeaseId,
+) -> Result<Written, StoreError> {
+    let lease = known(tx, id).await?;
+    let delivered = lease.deliver(tx.now())?;
+    save(tx, &delivered).await?;
+    tx.append(Entry::new("lease.delivered", "engine").task(lease.task).lease(id));
+    Ok(Written::Lease(Box::new(delivered)))
+}
+
+pub(super) async fn renew<T: Tx + ?Sized>(
+    tx: &mut T,
+    id: LeaseId,
+    ttl: Duration,
+    actor: &str,
+) -> Result<Written, StoreError> {
+    let lease = known(tx, id).await?;
+    if !lease.renewable {
+        return Err(Refusal::NotRenewable.into());
+    }
+    let renewed = match lease.state {
+        State::Active { .. } => lease.renew(tx.now(), ttl)?,
+        State::Pending | State::Revoking { .. } | State::Revoked { .. } => {
+            return Err(Refusal::NotRenewable.into());
+        }
+    };
+    save(tx, &renewed).await?;
+    let entry = Entry::new("lease.renewed", actor).task(lease.task).lease(id);
+    tx.append(entry.with("expires_at", renewed.expires_at.rfc3339()));
+    Ok(Written::Lease(Box::new(renewed)))
+}
+
+pub(super) async fn shorten<T: Tx + ?Sized>(
+    tx: &mut T,
+    id: LeaseId,
+    epoch: i64,
+    expires_at: Timestamp,
+) -> Result<Written, StoreError> {
+    let lease = known(tx, id).await?;
+    if lease.epoch != epoch {
+        return Err(Refusal::LeaseChanged.into());
+    }
+    let shortened = lease.shorten(expires_at)?;
+    save(tx, &shortened).await?;
+    let entry = Entry::new("lease.shortened", "engine").task(lease.task).lease(id);
+    tx.append(entry.with("expires_at", expires_at.rfc3339()));
+    Ok(Written::Lease(Box::new(shortened)))
+}
+
+/// The record of a lease that was told to die.
+pub(super) fn condemned(lease: &Lease, actor: &str, reason: Option<&str>) -> Entry {
+    let cause = lease.state.cause().map_or("", |cause| cause.as_str());
+    let entry = Entry::new("lease.revoking", actor)
+        .task(lease.task)
+        .lease(lease.id)
+        .with("cause", cause)
+        .with("handle", lease.handle.as_str());
+    match reason {
+        Some(reason) => entry.with("reason", reason),
+        None => entry,
+    }
+}

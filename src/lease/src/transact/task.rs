@@ -1,0 +1,85 @@
+//! The transactions of a task: opened, closed, expired.
+//!
+//! Invariant: closing locks the task's row before it reads the leases, so that no intent can
+//! slip in between (I5).
+
+use super::{Tx, mint::condemned};
+use crate::{
+    Closed, Lease, NewTask, Refusal, Replay, StoreError, Task, TaskEnd, TaskId, TaskState, Written,
+    audit::Entry,
+};
+
+pub(super) async fn open<T: Tx + ?Sized>(
+    tx: &mut T,
+    new: &NewTask,
+    replay: Option<&Replay>,
+    decision: &Entry,
+) -> Result<Written, StoreError> {
+    let now = tx.now();
+    if let Some(replay) = replay
+        && !tx.remember(replay).await?
+    {
+        return Err(Refusal::Replayed.into());
+    }
+    let task = Task {
+        id: new.id,
+        principal: new.principal.clone(),
+        issuer: new.issuer.clone(),
+        identity: new.identity.clone(),
+        purpose: new.purpose.clone(),
+        token_hash: new.token_hash,
+        state: TaskState::Open,
+        opened_at: now,
+        expires_at: now.plus(new.ttl),
+    };
+    tx.append(decision.clone().task(task.id));
+    tx.insert_task(&task).await?;
+    Ok(Written::Task(Box::new(task)))
+}
+
+pub(super) async fn close<T: Tx + ?Sized>(
+    tx: &mut T,
+    id: TaskId,
+    end: TaskEnd,
+    actor: &str,
+) -> Result<Written, StoreError> {
+    let task = tx.task(id, true).await?.ok_or(Refusal::TaskUnknown)?;
+    let closed = end_task(tx, task, end, actor).await?;
+    Ok(Written::Closed(vec![closed]))
+}
+
+pub(super) async fn expire<T: Tx + ?Sized>(tx: &mut T, limit: u32) -> Result<Written, StoreError> {
+    let mut closed = Vec::new();
+    for task in tx.due_tasks(limit).await? {
+        closed.push(end_task(tx, task, TaskEnd::Expired, "reaper").await?);
+    }
+    Ok(Written::Closed(closed))
+}
+
+/// Closes `task` if it is open, and condemns whatever of it may live. Ending twice is no
+/// error, and the first end stands.
+async fn end_task<T: Tx + ?Sized>(
+    tx: &mut T,
+    task: Task,
+    end: TaskEnd,
+    actor: &str,
+) -> Result<Closed, StoreError> {
+    let now = tx.now();
+    let Some(closed) = task.close(end, now) else {
+        return Ok(Closed { task, backends: Vec::new() });
+    };
+    tx.update_task(&closed).await?;
+    let entry = Entry::new("task.closed", actor).task(task.id);
+    tx.append(entry.with("end", end.as_str()));
+    let living = tx.leases_of(task.id).await?;
+    let condemned_leases: Vec<Lease> =
+        living.iter().filter_map(|lease| lease.condemn(now, end.cause()).ok()).collect();
+    tx.update_leases(&condemned_leases).await?;
+    for lease in &condemned_leases {
+        tx.append(condemned(lease, actor, None));
+    }
+    let mut backends: Vec<String> = living.into_iter().map(|lease| lease.backend).collect();
+    backends.sort();
+    backends.dedup();
+    Ok(Closed { task: closed, backends })
+}
