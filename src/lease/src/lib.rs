@@ -7,6 +7,8 @@
 //! one transaction does is `transact.rs`.
 
 pub mod audit;
+#[cfg(feature = "testkit")]
+pub mod conformance;
 mod engine;
 pub mod failpoint;
 mod ids;

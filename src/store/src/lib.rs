@@ -1,1 +1,185 @@
-//! Leases, tasks and audit on PostgreSQL and on embedded SQLite.
+//! Leases, tasks and the audit log on PostgreSQL and on embedded SQLite.
+//!
+//! Invariant: one writer per replica owns the replica's audit chain and groups whatever
+//! changes arrived while the last commit was in flight into one transaction; the rules of a
+//! change are `dayfly_lease::transact` and not repeated here.
+
+mod anchor;
+mod group;
+mod inventory;
+mod postgres;
+mod row;
+mod sqlite;
+
+use std::sync::Arc;
+
+use dayfly_backend_sdk::Timestamp;
+use dayfly_lease::{
+    ReplicaId, StoreError,
+    audit::{Head, Record, Signer},
+};
+use uuid::Uuid;
+
+pub use anchor::{AuditReport, verify};
+pub use inventory::{ApiKey, AuditFilter, LeaseFilter, Page, TaskFilter};
+pub use postgres::{PostgresOptions, PostgresStore};
+pub use sqlite::{SqliteOptions, SqliteStore};
+
+/// What a store is opened as.
+#[derive(Clone, Debug)]
+pub struct Incarnation {
+    /// This start of this replica; its audit chain has the same id.
+    pub replica: ReplicaId,
+    /// Signs receipts and checkpoints.
+    pub signer: Signer,
+}
+
+/// A store, whichever it is. The engine sees it as `dayfly_lease::Store`; what only the
+/// server reads is plain methods here.
+#[derive(Clone, Debug)]
+pub enum AnyStore {
+    /// PostgreSQL, or what speaks it.
+    Postgres(Arc<PostgresStore>),
+    /// Embedded SQLite.
+    Sqlite(Arc<SqliteStore>),
+}
+
+impl AnyStore {
+    /// The store as the engine sees it.
+    pub fn engine_store(&self) -> Arc<dyn dayfly_lease::Store> {
+        match self {
+            Self::Postgres(store) => Arc::clone(store) as Arc<dyn dayfly_lease::Store>,
+            Self::Sqlite(store) => Arc::clone(store) as Arc<dyn dayfly_lease::Store>,
+        }
+    }
+
+    /// The installation's id, made when the store was first opened.
+    pub async fn installation(&self) -> Result<Uuid, StoreError> {
+        match self {
+            Self::Postgres(store) => store.installation().await,
+            Self::Sqlite(store) => store.installation().await,
+        }
+    }
+
+    /// Leases, newest first.
+    pub async fn leases(
+        &self,
+        filter: &LeaseFilter,
+    ) -> Result<Page<dayfly_lease::Lease>, StoreError> {
+        match self {
+            Self::Postgres(store) => store.leases(filter).await,
+            Self::Sqlite(store) => store.leases(filter).await,
+        }
+    }
+
+    /// Tasks, newest first.
+    pub async fn tasks(&self, filter: &TaskFilter) -> Result<Page<dayfly_lease::Task>, StoreError> {
+        match self {
+            Self::Postgres(store) => store.tasks(filter).await,
+            Self::Sqlite(store) => store.tasks(filter).await,
+        }
+    }
+
+    /// Audit records, oldest first.
+    pub async fn records(&self, filter: &AuditFilter) -> Result<Page<Record>, StoreError> {
+        match self {
+            Self::Postgres(store) => store.records(filter).await,
+            Self::Sqlite(store) => store.records(filter).await,
+        }
+    }
+
+    /// The head of every audit chain, as the store keeps it beside the records.
+    pub async fn heads(&self) -> Result<Vec<Head>, StoreError> {
+        match self {
+            Self::Postgres(store) => store.heads().await,
+            Self::Sqlite(store) => store.heads().await,
+        }
+    }
+
+    /// Up to `limit` records of one chain after `seq`, in order.
+    pub async fn chain_records(
+        &self,
+        chain: ReplicaId,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<Record>, StoreError> {
+        match self {
+            Self::Postgres(store) => store.chain_records(chain, after, limit).await,
+            Self::Sqlite(store) => store.chain_records(chain, after, limit).await,
+        }
+    }
+
+    /// Adds an API key's hash. False if the handle or the hash is taken, or if the store's
+    /// clock is past `deadline`.
+    pub async fn add_api_key(&self, key: ApiKey, deadline: Timestamp) -> Result<bool, StoreError> {
+        match self {
+            Self::Postgres(store) => store.add_api_key(key, deadline).await,
+            Self::Sqlite(store) => store.add_api_key(key, deadline).await,
+        }
+    }
+
+    /// Removes API keys; those that are not there are no error.
+    pub async fn remove_api_keys(&self, handles: Vec<String>) -> Result<(), StoreError> {
+        match self {
+            Self::Postgres(store) => store.remove_api_keys(handles).await,
+            Self::Sqlite(store) => store.remove_api_keys(handles).await,
+        }
+    }
+
+    /// The API key with this hash.
+    pub async fn api_key_by_hash(&self, hash: [u8; 32]) -> Result<Option<ApiKey>, StoreError> {
+        match self {
+            Self::Postgres(store) => store.api_key_by_hash(hash).await,
+            Self::Sqlite(store) => store.api_key_by_hash(hash).await,
+        }
+    }
+
+    /// Those of `handles` that are there.
+    pub async fn api_keys_there(&self, handles: Vec<String>) -> Result<Vec<String>, StoreError> {
+        match self {
+            Self::Postgres(store) => store.api_keys_there(handles).await,
+            Self::Sqlite(store) => store.api_keys_there(handles).await,
+        }
+    }
+
+    /// Moves an API key's expiry; false if it is not there.
+    pub async fn extend_api_key(
+        &self,
+        handle: String,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        match self {
+            Self::Postgres(store) => store.extend_api_key(handle, until).await,
+            Self::Sqlite(store) => store.extend_api_key(handle, until).await,
+        }
+    }
+
+    /// Up to `limit` handles of API keys that begin with `prefix`, after `after`, in order.
+    pub async fn list_api_keys(
+        &self,
+        prefix: String,
+        after: String,
+        limit: u32,
+    ) -> Result<Vec<String>, StoreError> {
+        match self {
+            Self::Postgres(store) => store.list_api_keys(prefix, after, limit).await,
+            Self::Sqlite(store) => store.list_api_keys(prefix, after, limit).await,
+        }
+    }
+
+    /// Forgets replayed tokens that have ended themselves; answers with how many.
+    pub async fn forget_replayed(&self) -> Result<u64, StoreError> {
+        match self {
+            Self::Postgres(store) => store.forget_replayed().await,
+            Self::Sqlite(store) => store.forget_replayed().await,
+        }
+    }
+
+    /// Finishes what was asked for and closes the store.
+    pub async fn close(&self) {
+        match self {
+            Self::Postgres(store) => store.close().await,
+            Self::Sqlite(store) => store.close().await,
+        }
+    }
+}

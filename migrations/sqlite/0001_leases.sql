@@ -1,0 +1,124 @@
+-- Leases, tasks, audit, replayed tokens, idempotency keys and API keys.
+-- Times are microseconds since 1970 by the store's own clock, which never runs backwards:
+-- `clock` keeps the latest instant that was ever used.
+
+CREATE TABLE clock (
+    only_one INTEGER PRIMARY KEY CHECK (only_one = 1),
+    seen INTEGER NOT NULL
+) STRICT;
+INSERT INTO clock VALUES (1, 0);
+
+CREATE TABLE installation (
+    only_one INTEGER PRIMARY KEY CHECK (only_one = 1),
+    id BLOB NOT NULL CHECK (length(id) = 16),
+    created_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE tasks (
+    id BLOB PRIMARY KEY CHECK (length(id) = 16),
+    principal TEXT NOT NULL,
+    issuer TEXT NOT NULL,
+    identity TEXT NOT NULL,
+    purpose TEXT NOT NULL,
+    token_hash BLOB NOT NULL UNIQUE CHECK (length(token_hash) = 32),
+    opened_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL CHECK (expires_at > opened_at),
+    ended TEXT CHECK (ended IN ('cancelled', 'completed', 'expired', 'failed', 'lost', 'revoked')),
+    closed_at INTEGER,
+    CHECK ((ended IS NULL) = (closed_at IS NULL))
+) STRICT;
+CREATE INDEX tasks_due ON tasks (expires_at) WHERE ended IS NULL;
+
+CREATE TABLE leases (
+    id BLOB PRIMARY KEY CHECK (length(id) = 16),
+    task BLOB NOT NULL REFERENCES tasks,
+    principal TEXT NOT NULL,
+    issuer TEXT NOT NULL,
+    role TEXT NOT NULL,
+    backend TEXT NOT NULL,
+    handle TEXT NOT NULL,
+    decision_chain BLOB NOT NULL,
+    decision_seq INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('pending', 'active', 'revoking', 'revoked')),
+    issued_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    max_expires_at INTEGER NOT NULL,
+    native_expires_at INTEGER,
+    mint_deadline INTEGER NOT NULL,
+    settle_at INTEGER,
+    activated_at INTEGER,
+    delivered_at INTEGER,
+    cause TEXT,
+    revoking_at INTEGER,
+    revoked_at INTEGER,
+    due_at INTEGER,
+    next_attempt_at INTEGER,
+    attempts INTEGER NOT NULL CHECK (attempts >= 0),
+    error_class TEXT,
+    claim_owner BLOB,
+    claim_until INTEGER,
+    renewable INTEGER NOT NULL,
+    belts TEXT NOT NULL,
+    plan TEXT NOT NULL,
+    quarantined TEXT,
+    UNIQUE (backend, handle),
+    CHECK (expires_at > issued_at AND expires_at <= max_expires_at),
+    CHECK (state <> 'active' OR activated_at IS NOT NULL),
+    CHECK ((cause IS NOT NULL) = (state IN ('revoking', 'revoked'))),
+    CHECK ((revoking_at IS NOT NULL) = (state IN ('revoking', 'revoked'))),
+    CHECK ((revoked_at IS NOT NULL) = (state = 'revoked')),
+    -- Whatever may be alive has a scheduled death.
+    CHECK ((due_at IS NULL) = (state = 'revoked')),
+    CHECK ((claim_owner IS NULL) = (claim_until IS NULL))
+) STRICT;
+CREATE INDEX leases_due ON leases (backend, due_at) WHERE due_at IS NOT NULL AND quarantined IS NULL;
+CREATE INDEX leases_of_task ON leases (task);
+CREATE INDEX leases_by_state ON leases (state, id DESC) WHERE state <> 'revoked';
+
+CREATE TABLE idempotency_keys (
+    task BLOB NOT NULL REFERENCES tasks,
+    key TEXT NOT NULL,
+    request BLOB NOT NULL,
+    lease BLOB NOT NULL,
+    PRIMARY KEY (task, key)
+) STRICT;
+
+CREATE TABLE replayed (
+    key TEXT PRIMARY KEY,
+    expires_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX replayed_expired ON replayed (expires_at);
+
+CREATE TABLE audit_chains (
+    chain BLOB PRIMARY KEY,
+    seq INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    opened_at INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE audit_records (
+    chain BLOB NOT NULL REFERENCES audit_chains,
+    seq INTEGER NOT NULL CHECK (seq > 0),
+    at INTEGER NOT NULL,
+    event TEXT NOT NULL,
+    actor TEXT NOT NULL,
+    task BLOB,
+    lease BLOB,
+    detail TEXT NOT NULL,
+    prev BLOB NOT NULL,
+    hash BLOB NOT NULL,
+    signature BLOB,
+    PRIMARY KEY (chain, seq)
+) STRICT;
+CREATE INDEX audit_by_time ON audit_records (at, chain, seq);
+CREATE INDEX audit_by_lease ON audit_records (lease) WHERE lease IS NOT NULL;
+CREATE INDEX audit_by_task ON audit_records (task) WHERE task IS NOT NULL;
+
+CREATE TABLE api_keys (
+    handle TEXT PRIMARY KEY,
+    hash BLOB NOT NULL UNIQUE,
+    role TEXT NOT NULL,
+    scopes TEXT NOT NULL,
+    expires_at INTEGER NOT NULL
+) STRICT;

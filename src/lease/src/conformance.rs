@@ -1,0 +1,145 @@
+//! What every store must do: the same suite for the one in memory and for the real ones.
+//!
+//! Invariant: each case asserts on what the store answers and on what it kept. Cases share a
+//! store and make their own tasks, so that they may run side by side.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a suite says by panicking what does not hold"
+)]
+
+mod cases;
+
+use std::{sync::Arc, time::Duration};
+
+use dayfly_backend_sdk::{Belt, HandlePrefix, Plan, Timestamp};
+use serde_json::json;
+
+use crate::{
+    Counts, Entropy, IdempotencyKey, Intent, Lease, LeaseId, NewTask, Refusal, Replay, ReplicaId,
+    Store, StoreError, SystemEntropy, Task, TaskId, Write, Written, audit::Entry,
+};
+
+/// Runs every case on `store`.
+pub async fn run(store: Arc<dyn Store>) {
+    let suite = Suite { store, entropy: Arc::new(SystemEntropy::new()) };
+    cases::run(&suite).await;
+}
+
+struct Suite {
+    store: Arc<dyn Store>,
+    entropy: Arc<dyn Entropy>,
+}
+
+/// Intents of the suite live this long unless a case says otherwise.
+const TTL: Duration = Duration::from_secs(60);
+
+impl Suite {
+    async fn now(&self) -> Timestamp {
+        self.store.now().await.expect("the store has a clock")
+    }
+
+    fn random(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        self.entropy.fill(&mut bytes);
+        bytes
+    }
+
+    /// A backend's name that no other case uses, so that claims do not mix.
+    fn backend(&self) -> String {
+        format!("b{}", u32::from_be_bytes(self.random()[..4].try_into().unwrap()))
+    }
+
+    async fn open(&self, ttl: Duration) -> Task {
+        self.try_open(ttl, None).await.expect("a task opens")
+    }
+
+    async fn try_open(&self, ttl: Duration, replay: Option<Replay>) -> Result<Task, StoreError> {
+        let task = NewTask {
+            id: TaskId::new(self.now().await, self.entropy.as_ref()),
+            principal: "ci|repo".into(),
+            issuer: "ci".into(),
+            identity: json!({ "subject": "repo" }),
+            purpose: "conformance".into(),
+            token_hash: self.random(),
+            ttl,
+        };
+        let decision = Entry::new("task.opened", "ci|repo");
+        match self.store.write(Write::OpenTask { task, replay, decision }).await? {
+            Written::Task(task) => Ok(*task),
+            other => panic!("opening answered {other:?}"),
+        }
+    }
+
+    async fn intent(&self, task: TaskId, backend: &str) -> Intent {
+        let id = LeaseId::new(self.now().await, self.entropy.as_ref());
+        Intent {
+            id,
+            handle: HandlePrefix::parse("t_").unwrap().handle(id.uuid(), 63).unwrap(),
+            task,
+            role: "reader".into(),
+            backend: backend.to_owned(),
+            ttl: TTL,
+            ttl_max: TTL * 2,
+            ttl_min: Duration::from_secs(1),
+            native_slack: Some(Duration::from_secs(2)),
+            mint_within: Duration::from_secs(15),
+            settle_within: Duration::from_secs(5),
+            renewable: true,
+            belts: vec![Belt::NativeExpiry, Belt::Revoke],
+            plan: Plan(json!({ "statements": ["x"] })),
+            key: None,
+            decision: Entry::new("lease.intended", "ci|repo"),
+        }
+    }
+
+    async fn intend(&self, intent: Intent) -> Result<Lease, StoreError> {
+        match self.store.write(Write::Intend(Box::new(intent))).await? {
+            Written::Lease(lease) | Written::Superseding { lease, .. } => Ok(*lease),
+            other => panic!("an intent answered {other:?}"),
+        }
+    }
+
+    /// A lease that was minted and delivered.
+    async fn active(&self, task: TaskId, backend: &str) -> Lease {
+        let lease = self.intend(self.intent(task, backend).await).await.unwrap();
+        let active = self.lease(Write::Activate { lease: lease.id, epoch: lease.epoch }).await;
+        assert_eq!(active.as_ref().unwrap().state.as_str(), "active");
+        self.lease(Write::Deliver { lease: lease.id }).await.unwrap()
+    }
+
+    async fn lease(&self, write: Write) -> Result<Lease, StoreError> {
+        match self.store.write(write).await? {
+            Written::Lease(lease) => Ok(*lease),
+            other => panic!("answered {other:?}"),
+        }
+    }
+
+    async fn leases(&self, write: Write) -> Vec<Lease> {
+        match self.store.write(write).await.expect("a batch is written") {
+            Written::Leases(leases) => leases,
+            other => panic!("answered {other:?}"),
+        }
+    }
+
+    async fn claim(&self, backend: &str, limit: u32, hold: Duration) -> Vec<Lease> {
+        let owner = ReplicaId::new(self.now().await, self.entropy.as_ref());
+        let backend = backend.to_owned();
+        self.leases(Write::Claim { backend, owner, limit, hold }).await
+    }
+
+    async fn counts(&self, task: TaskId) -> Counts {
+        self.store.counts(task).await.unwrap()
+    }
+
+    fn key(&self, key: &str, request: [u8; 32]) -> Option<IdempotencyKey> {
+        Some(IdempotencyKey { key: key.to_owned(), request })
+    }
+}
+
+fn refused<T: std::fmt::Debug>(result: Result<T, StoreError>) -> Refusal {
+    result.expect_err("refused").refusal().expect("a refusal")
+}

@@ -1,0 +1,313 @@
+//! What is read without a transaction: single rows, pages, API keys.
+//!
+//! Invariant: reads go to the primary. A replica of it may not have the last commits yet.
+
+use std::time::Duration;
+
+use dayfly_backend_sdk::Timestamp;
+use dayfly_lease::{
+    Counts, Lease, LeaseId, ReplicaId, StoreError, Task, TaskId,
+    audit::{Head, Record},
+};
+use uuid::Uuid;
+
+use super::{PostgresStore, query_leases, query_records, query_tasks, unavailable};
+use crate::{ApiKey, AuditFilter, LeaseFilter, Page, TaskFilter, row};
+
+fn collect<R, T>(rows: Vec<R>) -> Result<Vec<T>, StoreError>
+where
+    T: TryFrom<R, Error = StoreError>,
+{
+    rows.into_iter().map(T::try_from).collect()
+}
+
+fn seconds(seconds: Option<f64>) -> Option<Duration> {
+    seconds.map(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
+}
+
+impl PostgresStore {
+    pub(super) async fn read_now(&self) -> Result<Timestamp, StoreError> {
+        let now = sqlx::query_scalar!(r#"SELECT clock_timestamp() AS "now!""#)
+            .fetch_one(&self.reads)
+            .await
+            .map_err(unavailable)?;
+        Ok(now.into())
+    }
+
+    pub(super) async fn read_lease(&self, id: LeaseId) -> Result<Option<Lease>, StoreError> {
+        let row = query_leases!("WHERE id = $1", id.uuid()).fetch_optional(&self.reads).await;
+        row.map_err(unavailable)?.map(Lease::try_from).transpose()
+    }
+
+    pub(super) async fn read_task(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
+        let row = query_tasks!("WHERE id = $1", id.uuid()).fetch_optional(&self.reads).await;
+        row.map_err(unavailable)?.map(Task::try_from).transpose()
+    }
+
+    pub(super) async fn read_task_by_token(
+        &self,
+        hash: [u8; 32],
+    ) -> Result<Option<Task>, StoreError> {
+        let row = query_tasks!("WHERE token_hash = $1", hash.as_slice())
+            .fetch_optional(&self.reads)
+            .await;
+        row.map_err(unavailable)?.map(Task::try_from).transpose()
+    }
+
+    pub(super) async fn read_counts(&self, task: TaskId) -> Result<Counts, StoreError> {
+        let rows = sqlx::query!(
+            r#"SELECT state, count(*) AS "count!" FROM leases WHERE task = $1 GROUP BY state"#,
+            task.uuid()
+        )
+        .fetch_all(&self.reads)
+        .await
+        .map_err(unavailable)?;
+        let count = |state: &str| {
+            let row = rows.iter().find(|row| row.state == state);
+            row.map_or(0, |row| row.count.cast_unsigned())
+        };
+        Ok(Counts {
+            pending: count("pending"),
+            active: count("active"),
+            revoking: count("revoking"),
+            revoked: count("revoked"),
+        })
+    }
+
+    pub(super) async fn read_next_due(
+        &self,
+        backend: &str,
+    ) -> Result<Option<Duration>, StoreError> {
+        let left = sqlx::query_scalar!(
+            "SELECT extract(epoch FROM due_at - clock_timestamp())::float8 FROM leases
+             WHERE backend = $1 AND due_at IS NOT NULL AND quarantined IS NULL
+             ORDER BY due_at LIMIT 1",
+            backend
+        )
+        .fetch_optional(&self.reads)
+        .await
+        .map_err(unavailable)?;
+        Ok(seconds(left.flatten()))
+    }
+
+    pub(super) async fn read_next_task_due(&self) -> Result<Option<Duration>, StoreError> {
+        let left = sqlx::query_scalar!(
+            "SELECT extract(epoch FROM expires_at - clock_timestamp())::float8 FROM tasks
+             WHERE ended IS NULL ORDER BY expires_at LIMIT 1"
+        )
+        .fetch_optional(&self.reads)
+        .await
+        .map_err(unavailable)?;
+        Ok(seconds(left.flatten()))
+    }
+
+    pub(crate) async fn installation(&self) -> Result<Uuid, StoreError> {
+        sqlx::query_scalar!(
+            "INSERT INTO installation (id) VALUES (gen_random_uuid())
+             ON CONFLICT (only_one) DO UPDATE SET only_one = true RETURNING id"
+        )
+        .fetch_one(&self.reads)
+        .await
+        .map_err(unavailable)
+    }
+
+    pub(crate) async fn leases(&self, filter: &LeaseFilter) -> Result<Page<Lease>, StoreError> {
+        let rows = query_leases!(
+            "WHERE ($1::text IS NULL OR state = $1) AND ($2::text IS NULL OR role = $2)
+               AND ($3::text IS NULL OR backend = $3) AND ($4::uuid IS NULL OR task = $4)
+               AND ($5::text IS NULL OR principal = $5) AND ($6::text IS NULL OR issuer = $6)
+               AND ($7::timestamptz IS NULL OR expires_at < $7)
+               AND ($8::uuid IS NULL OR id < $8)
+             ORDER BY id DESC LIMIT $9",
+            filter.state.as_deref(),
+            filter.role.as_deref(),
+            filter.backend.as_deref(),
+            filter.task.map(TaskId::uuid),
+            filter.principal.as_deref(),
+            filter.issuer.as_deref(),
+            filter.expires_before.map(Timestamp::offset),
+            filter.before.map(LeaseId::uuid),
+            i64::from(filter.limit) + 1,
+        )
+        .fetch_all(&self.reads)
+        .await
+        .map_err(unavailable)?;
+        Ok(Page::of(collect(rows)?, filter.limit))
+    }
+
+    pub(crate) async fn tasks(&self, filter: &TaskFilter) -> Result<Page<Task>, StoreError> {
+        let rows = query_tasks!(
+            "WHERE ($1::text IS NULL OR coalesce(ended, 'open') = $1)
+               AND ($2::text IS NULL OR principal = $2) AND ($3::text IS NULL OR issuer = $3)
+               AND ($4::uuid IS NULL OR id = $4) AND ($5::uuid IS NULL OR id < $5)
+             ORDER BY id DESC LIMIT $6",
+            filter.state.as_deref(),
+            filter.principal.as_deref(),
+            filter.issuer.as_deref(),
+            filter.id.map(TaskId::uuid),
+            filter.before.map(TaskId::uuid),
+            i64::from(filter.limit) + 1,
+        )
+        .fetch_all(&self.reads)
+        .await
+        .map_err(unavailable)?;
+        Ok(Page::of(collect(rows)?, filter.limit))
+    }
+
+    pub(crate) async fn records(&self, filter: &AuditFilter) -> Result<Page<Record>, StoreError> {
+        let (at, chain, seq) = match filter.after {
+            Some((at, chain, seq)) => (at, chain.uuid(), seq),
+            None => (Timestamp::EPOCH, Uuid::nil(), 0),
+        };
+        let rows = query_records!(
+            "WHERE ($1::text IS NULL OR event = $1) AND ($2::uuid IS NULL OR task = $2)
+               AND ($3::uuid IS NULL OR lease = $3) AND (at, chain, seq) > ($4, $5, $6)
+             ORDER BY at, chain, seq LIMIT $7",
+            filter.event.as_deref(),
+            filter.task.map(TaskId::uuid),
+            filter.lease.map(LeaseId::uuid),
+            at.offset(),
+            chain,
+            seq.cast_signed(),
+            i64::from(filter.limit) + 1,
+        )
+        .fetch_all(&self.reads)
+        .await
+        .map_err(unavailable)?;
+        Ok(Page::of(collect(rows)?, filter.limit))
+    }
+
+    pub(crate) async fn heads(&self) -> Result<Vec<Head>, StoreError> {
+        let rows = sqlx::query!("SELECT chain, seq, hash FROM audit_chains ORDER BY chain")
+            .fetch_all(&self.reads)
+            .await
+            .map_err(unavailable)?;
+        let head = |chain, seq: i64, hash: &[u8]| {
+            let chain = ReplicaId::from_uuid(chain);
+            let head = u64::try_from(seq).ok().zip(row::hash(hash));
+            head.map(|(seq, hash)| Head { chain, seq, hash })
+                .ok_or_else(|| StoreError::Corrupt { what: format!("audit chain {chain}") })
+        };
+        rows.iter().map(|r| head(r.chain, r.seq, &r.hash)).collect()
+    }
+
+    pub(crate) async fn chain_records(
+        &self,
+        chain: ReplicaId,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<Record>, StoreError> {
+        let rows = query_records!(
+            "WHERE chain = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+            chain.uuid(),
+            after.cast_signed(),
+            i64::from(limit),
+        )
+        .fetch_all(&self.reads)
+        .await
+        .map_err(unavailable)?;
+        collect(rows)
+    }
+
+    pub(crate) async fn add_api_key(
+        &self,
+        key: ApiKey,
+        deadline: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let written = sqlx::query!(
+            "INSERT INTO api_keys (handle, hash, role, scopes, expires_at)
+             SELECT $1, $2, $3, $4, $5 WHERE clock_timestamp() <= $6 ON CONFLICT DO NOTHING",
+            key.handle,
+            key.hash.as_slice(),
+            key.role,
+            &key.scopes,
+            key.expires_at.offset(),
+            deadline.offset(),
+        )
+        .execute(&self.reads)
+        .await
+        .map_err(unavailable)?;
+        Ok(written.rows_affected() == 1)
+    }
+
+    pub(crate) async fn remove_api_keys(&self, handles: Vec<String>) -> Result<(), StoreError> {
+        sqlx::query!("DELETE FROM api_keys WHERE handle = ANY($1)", &handles)
+            .execute(&self.reads)
+            .await
+            .map_err(unavailable)?;
+        Ok(())
+    }
+
+    pub(crate) async fn api_key_by_hash(
+        &self,
+        hash: [u8; 32],
+    ) -> Result<Option<ApiKey>, StoreError> {
+        let found = sqlx::query!(
+            "SELECT handle, role, scopes, expires_at FROM api_keys WHERE hash = $1",
+            hash.as_slice()
+        )
+        .fetch_optional(&self.reads)
+        .await
+        .map_err(unavailable)?;
+        Ok(found.map(|row| ApiKey {
+            handle: row.handle,
+            hash,
+            role: row.role,
+            scopes: row.scopes,
+            expires_at: row.expires_at.into(),
+        }))
+    }
+
+    pub(crate) async fn api_keys_there(
+        &self,
+        handles: Vec<String>,
+    ) -> Result<Vec<String>, StoreError> {
+        sqlx::query_scalar!("SELECT handle FROM api_keys WHERE handle = ANY($1)", &handles)
+            .fetch_all(&self.reads)
+            .await
+            .map_err(unavailable)
+    }
+
+    pub(crate) async fn extend_api_key(
+        &self,
+        handle: String,
+        until: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let written = sqlx::query!(
+            "UPDATE api_keys SET expires_at = $2 WHERE handle = $1",
+            handle,
+            until.offset()
+        )
+        .execute(&self.reads)
+        .await
+        .map_err(unavailable)?;
+        Ok(written.rows_affected() == 1)
+    }
+
+    pub(crate) async fn list_api_keys(
+        &self,
+        prefix: String,
+        after: String,
+        limit: u32,
+    ) -> Result<Vec<String>, StoreError> {
+        sqlx::query_scalar!(
+            r#"SELECT handle FROM api_keys
+             WHERE starts_with(handle, $1) AND handle COLLATE "C" > $2
+             ORDER BY handle COLLATE "C" LIMIT $3"#,
+            prefix,
+            after,
+            i64::from(limit),
+        )
+        .fetch_all(&self.reads)
+        .await
+        .map_err(unavailable)
+    }
+
+    pub(crate) async fn forget_replayed(&self) -> Result<u64, StoreError> {
+        let gone = sqlx::query!("DELETE FROM replayed WHERE expires_at < clock_timestamp()")
+            .execute(&self.reads)
+            .await
+            .map_err(unavailable)?;
+        Ok(gone.rows_affected())
+    }
+}

@@ -1,0 +1,394 @@
+//! A PostgreSQL transaction as the engine's rules see it.
+//!
+//! Invariant: rows are locked in the order task, then leases, by everybody, so that a grant
+//! and a completion wait for each other instead of deadlocking.
+
+use async_trait::async_trait;
+use dayfly_backend_sdk::Timestamp;
+use dayfly_lease::{
+    Decision, Lease, LeaseId, Replay, StoreError, Task, TaskId,
+    audit::{Chain, Entry, Head, Record},
+    transact::Tx,
+};
+use sqlx::{PgConnection, types::time::OffsetDateTime};
+use uuid::Uuid;
+
+use super::{query_leases, query_tasks, unavailable};
+use crate::row::{self, LeaseRow};
+
+pub(super) struct PostgresTx<'a> {
+    pub(super) connection: &'a mut PgConnection,
+    pub(super) now: Timestamp,
+    pub(super) chain: Chain,
+    pub(super) records: Vec<Record>,
+}
+
+impl PostgresTx<'_> {
+    /// Writes the records of this transaction and moves the chain's head on.
+    pub(super) async fn flush(&mut self, before: Head) -> Result<(), sqlx::Error> {
+        if self.records.is_empty() {
+            return Ok(());
+        }
+        let records = std::mem::take(&mut self.records);
+        let seqs: Vec<i64> = records.iter().map(|r| r.seq.cast_signed()).collect();
+        let ats: Vec<OffsetDateTime> = records.iter().map(|r| r.at.offset()).collect();
+        let events: Vec<String> = records.iter().map(|r| r.event.clone()).collect();
+        let actors: Vec<String> = records.iter().map(|r| r.actor.clone()).collect();
+        let tasks: Vec<Option<Uuid>> = records.iter().map(|r| r.task.map(TaskId::uuid)).collect();
+        let leases: Vec<Option<Uuid>> =
+            records.iter().map(|r| r.lease.map(LeaseId::uuid)).collect();
+        let details: Vec<String> = records.iter().map(|r| r.detail.clone()).collect();
+        let prevs: Vec<Vec<u8>> = records.iter().map(|r| r.prev.to_vec()).collect();
+        let hashes: Vec<Vec<u8>> = records.iter().map(|r| r.hash.to_vec()).collect();
+        let signatures: Vec<Option<Vec<u8>>> =
+            records.iter().map(|r| r.signature.clone()).collect();
+        sqlx::query!(
+            "INSERT INTO audit_records
+                (chain, seq, at, event, actor, task, lease, detail, prev, hash, signature)
+             SELECT $1, * FROM UNNEST($2::bigint[], $3::timestamptz[], $4::text[], $5::text[],
+                $6::uuid[], $7::uuid[], $8::text[], $9::bytea[], $10::bytea[], $11::bytea[])",
+            before.chain.uuid(),
+            &seqs,
+            &ats,
+            &events,
+            &actors,
+            &tasks as &[Option<Uuid>],
+            &leases as &[Option<Uuid>],
+            &details,
+            &prevs,
+            &hashes,
+            &signatures as &[Option<Vec<u8>>],
+        )
+        .execute(&mut *self.connection)
+        .await?;
+        let head = self.chain.head();
+        // The head moves only from where this replica believes it to be: a second process
+        // with the same chain would fail here instead of forking it.
+        let moved = sqlx::query!(
+            "UPDATE audit_chains SET seq = $2, hash = $3 WHERE chain = $1 AND seq = $4",
+            head.chain.uuid(),
+            head.seq.cast_signed(),
+            head.hash.as_slice(),
+            before.seq.cast_signed(),
+        )
+        .execute(&mut *self.connection)
+        .await?;
+        if moved.rows_affected() == 1 { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
+    }
+
+    /// The lease of each row. One that cannot be read is put aside and reported, so that it
+    /// stops nobody (I12).
+    async fn readable(&mut self, rows: Vec<LeaseRow>) -> Result<Vec<Lease>, StoreError> {
+        let mut leases = Vec::with_capacity(rows.len());
+        for row in rows {
+            let id = row.id;
+            match Lease::try_from(row) {
+                Ok(lease) => leases.push(lease),
+                Err(error) => {
+                    tracing::error!(lease.id = %LeaseId::from_uuid(id), %error, "lease.quarantined");
+                    sqlx::query!(
+                        "UPDATE leases SET quarantined = $2 WHERE id = $1",
+                        id,
+                        error.to_string()
+                    )
+                    .execute(&mut *self.connection)
+                    .await
+                    .map_err(unavailable)?;
+                }
+            }
+        }
+        Ok(leases)
+    }
+}
+
+fn uuids(ids: &[LeaseId]) -> Vec<Uuid> {
+    ids.iter().map(|id| id.uuid()).collect()
+}
+
+#[async_trait]
+impl Tx for PostgresTx<'_> {
+    fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    async fn task(&mut self, id: TaskId, exclusive: bool) -> Result<Option<Task>, StoreError> {
+        // SHARE lets intents of one task go on side by side and makes its completion wait.
+        let row = if exclusive {
+            query_tasks!("WHERE id = $1 FOR UPDATE", id.uuid())
+                .fetch_optional(&mut *self.connection)
+                .await
+        } else {
+            query_tasks!("WHERE id = $1 FOR SHARE", id.uuid())
+                .fetch_optional(&mut *self.connection)
+                .await
+        };
+        row.map_err(unavailable)?.map(Task::try_from).transpose()
+    }
+
+    async fn due_tasks(&mut self, limit: u32) -> Result<Vec<Task>, StoreError> {
+        // SKIP LOCKED: replicas that look at the same time take different tasks.
+        query_tasks!(
+            "WHERE ended IS NULL AND expires_at <= $1 ORDER BY expires_at LIMIT $2
+             FOR UPDATE SKIP LOCKED",
+            self.now.offset(),
+            i64::from(limit),
+        )
+        .fetch_all(&mut *self.connection)
+        .await
+        .map_err(unavailable)?
+        .into_iter()
+        .map(Task::try_from)
+        .collect()
+    }
+
+    async fn insert_task(&mut self, task: &Task) -> Result<(), StoreError> {
+        sqlx::query!(
+            "INSERT INTO tasks (id, principal, issuer, identity, purpose, token_hash, opened_at,
+                expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            task.id.uuid(),
+            task.principal,
+            task.issuer,
+            task.identity,
+            task.purpose,
+            task.token_hash.as_slice(),
+            task.opened_at.offset(),
+            task.expires_at.offset(),
+        )
+        .execute(&mut *self.connection)
+        .await
+        .map_err(unavailable)?;
+        Ok(())
+    }
+
+    async fn update_task(&mut self, task: &Task) -> Result<(), StoreError> {
+        let (ended, closed_at) = row::task_end(task);
+        let written = sqlx::query!(
+            "UPDATE tasks SET expires_at = $2, ended = $3, closed_at = $4 WHERE id = $1",
+            task.id.uuid(),
+            task.expires_at.offset(),
+            ended,
+            closed_at.map(Timestamp::offset),
+        )
+        .execute(&mut *self.connection)
+        .await
+        .map_err(unavailable)?;
+        match written.rows_affected() {
+            1 => Ok(()),
+            _ => Err(StoreError::Corrupt { what: format!("task {}", task.id) }),
+        }
+    }
+
+    async fn remember(&mut self, replay: &Replay) -> Result<bool, StoreError> {
+        let written = sqlx::query!(
+            "INSERT INTO replayed (key, expires_at) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+            replay.key,
+            replay.expires_at.offset(),
+        )
+        .execute(&mut *self.connection)
+        .await
+        .map_err(unavailable)?;
+        Ok(written.rows_affected() == 1)
+    }
+
+    async fn lease_task(&mut self, id: LeaseId) -> Result<Option<TaskId>, StoreError> {
+        let task = sqlx::query_scalar!("SELECT task FROM leases WHERE id = $1", id.uuid())
+            .fetch_optional(&mut *self.connection)
+            .await
+            .map_err(unavailable)?;
+        Ok(task.map(TaskId::from_uuid))
+    }
+
+    async fn lease(&mut self, id: LeaseId) -> Result<Option<Lease>, StoreError> {
+        query_leases!("WHERE id = $1 FOR UPDATE", id.uuid())
+            .fetch_optional(&mut *self.connection)
+            .await
+            .map_err(unavailable)?
+            .map(Lease::try_from)
+            .transpose()
+    }
+
+    async fn leases(&mut self, ids: &[LeaseId]) -> Result<Vec<Lease>, StoreError> {
+        let rows = query_leases!("WHERE id = ANY($1) ORDER BY id FOR UPDATE", &uuids(ids))
+            .fetch_all(&mut *self.connection)
+            .await
+            .map_err(unavailable)?;
+        self.readable(rows).await
+    }
+
+    async fn leases_of(&mut self, task: TaskId) -> Result<Vec<Lease>, StoreError> {
+        let rows = query_leases!(
+            "WHERE task = $1 AND state <> 'revoked' ORDER BY id FOR UPDATE",
+            task.uuid()
+        )
+        .fetch_all(&mut *self.connection)
+        .await
+        .map_err(unavailable)?;
+        self.readable(rows).await
+    }
+
+    async fn due_leases(&mut self, backend: &str, limit: u32) -> Result<Vec<Lease>, StoreError> {
+        let rows = query_leases!(
+            "WHERE backend = $1 AND due_at <= $2 AND quarantined IS NULL
+             ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED",
+            backend,
+            self.now.offset(),
+            i64::from(limit),
+        )
+        .fetch_all(&mut *self.connection)
+        .await
+        .map_err(unavailable)?;
+        self.readable(rows).await
+    }
+
+    async fn insert_lease(&mut self, lease: &Lease) -> Result<(), StoreError> {
+        let at = |at: Option<Timestamp>| at.map(Timestamp::offset);
+        let state = row::state_columns(lease);
+        sqlx::query!(
+            "INSERT INTO leases (id, task, principal, issuer, role, backend, handle,
+                decision_chain, decision_seq, epoch, state, issued_at, expires_at, max_expires_at,
+                native_expires_at, mint_deadline, settle_at, due_at, attempts, renewable, belts,
+                plan)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
+                $18, $19, $20, $21, $22)",
+            lease.id.uuid(),
+            lease.task.uuid(),
+            lease.principal,
+            lease.issuer,
+            lease.role,
+            lease.backend,
+            lease.handle.as_str(),
+            lease.decision.chain.uuid(),
+            lease.decision.seq.cast_signed(),
+            lease.epoch,
+            state.state,
+            lease.issued_at.offset(),
+            lease.expires_at.offset(),
+            lease.max_expires_at.offset(),
+            at(lease.native_expires_at),
+            lease.mint_deadline.offset(),
+            at(lease.settle_at),
+            at(lease.due_at()),
+            lease.attempts.cast_signed(),
+            lease.renewable,
+            &row::belt_names(&lease.belts),
+            lease.plan.0,
+        )
+        .execute(&mut *self.connection)
+        .await
+        .map_err(unavailable)?;
+        Ok(())
+    }
+
+    async fn update_leases(&mut self, leases: &[Lease]) -> Result<Vec<LeaseId>, StoreError> {
+        if leases.is_empty() {
+            return Ok(Vec::new());
+        }
+        let written = update(self.connection, leases).await.map_err(unavailable)?;
+        let lost = |lease: &&Lease| !written.contains(&lease.id.uuid());
+        Ok(leases.iter().filter(lost).map(|lease| lease.id).collect())
+    }
+
+    async fn key(
+        &mut self,
+        task: TaskId,
+        key: &str,
+    ) -> Result<Option<([u8; 32], LeaseId)>, StoreError> {
+        let found = sqlx::query!(
+            "SELECT request, lease FROM idempotency_keys WHERE task = $1 AND key = $2 FOR UPDATE",
+            task.uuid(),
+            key,
+        )
+        .fetch_optional(&mut *self.connection)
+        .await
+        .map_err(unavailable)?;
+        let Some(found) = found else { return Ok(None) };
+        let request = row::hash(&found.request)
+            .ok_or_else(|| StoreError::Corrupt { what: format!("idempotency key of {task}") })?;
+        Ok(Some((request, LeaseId::from_uuid(found.lease))))
+    }
+
+    async fn set_key(
+        &mut self,
+        task: TaskId,
+        key: &str,
+        request: [u8; 32],
+        lease: LeaseId,
+    ) -> Result<(), StoreError> {
+        sqlx::query!(
+            "INSERT INTO idempotency_keys (task, key, request, lease) VALUES ($1, $2, $3, $4)
+             ON CONFLICT (task, key) DO UPDATE SET request = $3, lease = $4",
+            task.uuid(),
+            key,
+            request.as_slice(),
+            lease.uuid(),
+        )
+        .execute(&mut *self.connection)
+        .await
+        .map_err(unavailable)?;
+        Ok(())
+    }
+
+    fn append(&mut self, entry: Entry) -> Decision {
+        let record = self.chain.seal(entry, self.now);
+        let decision = Decision { chain: record.chain, seq: record.seq };
+        self.records.push(record);
+        decision
+    }
+}
+
+/// Compare and set of many rows in one round trip; answers with those that were written.
+async fn update(connection: &mut PgConnection, leases: &[Lease]) -> Result<Vec<Uuid>, sqlx::Error> {
+    type At = Option<OffsetDateTime>;
+    let at = |of: fn(&Lease) -> Option<Timestamp>| -> Vec<At> {
+        leases.iter().map(|lease| of(lease).map(Timestamp::offset)).collect()
+    };
+    let ids: Vec<Uuid> = leases.iter().map(|l| l.id.uuid()).collect();
+    let epochs: Vec<i64> = leases.iter().map(|l| l.epoch).collect();
+    let states: Vec<String> = leases.iter().map(|l| l.state.as_str().to_owned()).collect();
+    let expires: Vec<OffsetDateTime> = leases.iter().map(|l| l.expires_at.offset()).collect();
+    let causes: Vec<Option<String>> =
+        leases.iter().map(|lease| row::state_columns(lease).cause.map(str::to_owned)).collect();
+    let attempts: Vec<i32> = leases.iter().map(|l| l.attempts.cast_signed()).collect();
+    let errors: Vec<Option<String>> = leases.iter().map(|l| l.error_class.clone()).collect();
+    let owners: Vec<Option<Uuid>> =
+        leases.iter().map(|l| l.claim.map(|claim| claim.owner.uuid())).collect();
+    sqlx::query_scalar!(
+        r#"UPDATE leases SET
+            epoch = new.epoch, state = new.state, expires_at = new.expires_at,
+            native_expires_at = new.native_expires_at, settle_at = new.settle_at,
+            activated_at = new.activated_at, delivered_at = new.delivered_at, cause = new.cause,
+            revoking_at = COALESCE(leases.revoking_at, new.revoking_at),
+            revoked_at = new.revoked_at, due_at = new.due_at,
+            next_attempt_at = new.next_attempt_at, attempts = new.attempts,
+            error_class = new.error_class, claim_owner = new.claim_owner,
+            claim_until = new.claim_until
+         FROM UNNEST($1::uuid[], $2::bigint[], $3::text[], $4::timestamptz[], $5::timestamptz[],
+            $6::timestamptz[], $7::timestamptz[], $8::timestamptz[], $9::text[],
+            $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::timestamptz[],
+            $14::integer[], $15::text[], $16::uuid[], $17::timestamptz[])
+            AS new(id, epoch, state, expires_at, native_expires_at, settle_at, activated_at,
+                delivered_at, cause, revoking_at, revoked_at, due_at, next_attempt_at, attempts,
+                error_class, claim_owner, claim_until)
+         WHERE leases.id = new.id AND leases.epoch = new.epoch - 1
+         RETURNING leases.id AS "id!""#,
+        &ids,
+        &epochs,
+        &states,
+        &expires,
+        &at(|l| l.native_expires_at) as &[At],
+        &at(|l| l.settle_at) as &[At],
+        &at(|l| l.activated_at) as &[At],
+        &at(|l| l.delivered_at) as &[At],
+        &causes as &[Option<String>],
+        &at(|l| row::state_columns(l).revoking_at) as &[At],
+        &at(|l| row::state_columns(l).revoked_at) as &[At],
+        &at(Lease::due_at) as &[At],
+        &at(|l| l.next_attempt_at) as &[At],
+        &attempts,
+        &errors as &[Option<String>],
+        &owners as &[Option<Uuid>],
+        &at(|l| l.claim.map(|claim| claim.until)) as &[At],
+    )
+    .fetch_all(connection)
+    .await
+}

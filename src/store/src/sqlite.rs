@@ -1,0 +1,238 @@
+//! The embedded store: SQLite with one writer thread and one thread for reading.
+//!
+//! Invariant: time never runs backwards. The latest instant that was used is kept in the
+//! database, in the transaction that used it, and a clock that was set back waits until it
+//! has caught up. A second process on the same file is refused.
+
+mod read;
+mod schema;
+mod tx;
+mod writer;
+
+use std::{
+    fs::{File, OpenOptions},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use dayfly_backend_sdk::Timestamp;
+use dayfly_lease::{
+    Clock, Counts, Lease, LeaseId, Store, StoreError, Task, TaskId, Write, Written,
+};
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    Incarnation,
+    group::{Job, QUEUE_MAX},
+};
+
+/// Where the database is.
+#[derive(Clone, Debug)]
+pub struct SqliteOptions {
+    /// The file; made with mode 0600 if it is not there.
+    pub path: PathBuf,
+}
+
+/// Leases, tasks and audit in one file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    writer: mpsc::Sender<Command>,
+    reader: mpsc::Sender<Run>,
+    time: Arc<Time>,
+    // Held as long as the store is: the operating system lets go of it when the process dies.
+    _lock: File,
+}
+
+/// What the writer thread is asked.
+pub(crate) enum Command {
+    /// A change by the engine's rules.
+    Change(Box<Job>),
+    /// Anything else that writes.
+    Run(Run),
+}
+
+/// Something to do with a connection on its thread.
+pub(crate) type Run = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// The store's clock.
+#[derive(Debug)]
+pub(crate) struct Time {
+    clock: Arc<dyn Clock>,
+    seen: AtomicI64,
+}
+
+impl Time {
+    /// Now, and never before any earlier answer.
+    pub(crate) fn now(&self) -> Timestamp {
+        let now = self.clock.now().micros();
+        Timestamp::from_micros(self.seen.fetch_max(now, Ordering::SeqCst).max(now))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error("`{path}` is in use by another process")]
+    InUse { path: PathBuf },
+    #[error("`{path}` cannot be opened")]
+    File { path: PathBuf, source: std::io::Error },
+}
+
+impl SqliteStore {
+    /// Opens the file, brings its schema up to date and opens this incarnation's audit chain.
+    #[expect(clippy::unused_async, reason = "the same signature as the other store's")]
+    pub async fn open(
+        options: &SqliteOptions,
+        incarnation: Incarnation,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, StoreError> {
+        let lock = lock(&options.path).map_err(StoreError::unavailable)?;
+        let mut connection = connect(&options.path).map_err(StoreError::unavailable)?;
+        let reads = connect(&options.path).map_err(StoreError::unavailable)?;
+        let seen = schema::migrate(&mut connection)?;
+        let time = Arc::new(Time { clock, seen: AtomicI64::new(seen.micros()) });
+        let chain = writer::open_chain(&mut connection, &incarnation, &time)?;
+        let (writer, commands) = mpsc::channel(QUEUE_MAX);
+        let (reader, runs) = mpsc::channel::<Run>(QUEUE_MAX);
+        let for_writer = Arc::clone(&time);
+        thread("dayfly-store", move || {
+            writer::Writer::new(connection, chain, incarnation, for_writer).run(commands);
+        })?;
+        thread("dayfly-reads", move || read_until_closed(reads, runs))?;
+        Ok(Arc::new(Self { writer, reader, time, _lock: lock }))
+    }
+
+    /// Waits until every change that was asked for so far is done.
+    pub(crate) async fn close(&self) {
+        if let Err(error) = self.change(|_| Ok(())).await {
+            tracing::warn!(%error, "store.close");
+        }
+    }
+
+    /// Reads on the reading thread.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (answer, result) = oneshot::channel();
+        let run: Run = Box::new(move |connection| drop(answer.send(read(connection))));
+        self.reader.send(run).await.map_err(|_| StoreError::unavailable("store closed"))?;
+        result.await.unwrap_or_else(|_| Err(StoreError::unavailable("store closed")))
+    }
+
+    /// Changes something that has no part in the engine's rules, on the writer thread.
+    pub(crate) async fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (answer, result) = oneshot::channel();
+        let run: Run = Box::new(move |connection| drop(answer.send(change(connection))));
+        let sent = self.writer.send(Command::Run(run)).await;
+        sent.map_err(|_| StoreError::unavailable("store closed"))?;
+        result.await.unwrap_or_else(|_| Err(StoreError::unavailable("store closed")))
+    }
+}
+
+/// A process that dies, however it dies, lets go of this lock.
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let at = PathBuf::from(name);
+    let failed = |source| OpenError::File { path: at.clone(), source };
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&at)
+        .map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            Err(OpenError::InUse { path: path.to_path_buf() })
+        }
+        Err(std::fs::TryLockError::Error(source)) => {
+            Err(OpenError::File { path: at.clone(), source })
+        }
+    }
+}
+
+fn connect(path: &Path) -> Result<Connection, Box<dyn std::error::Error + Send + Sync>> {
+    let failed = |source| OpenError::File { path: path.to_path_buf(), source };
+    // Made before SQLite makes it, so that nobody else can ever read it; the files that
+    // SQLite puts beside it take over its mode.
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(failed)?;
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // FULL: a commit that was answered survives a power failure.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    Ok(connection)
+}
+
+fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {
+    let builder = std::thread::Builder::new().name(name.to_owned());
+    builder.spawn(work).map(drop).map_err(StoreError::unavailable)
+}
+
+fn read_until_closed(mut connection: Connection, mut runs: mpsc::Receiver<Run>) {
+    while let Some(run) = runs.blocking_recv() {
+        run(&mut connection);
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn write(&self, write: Write) -> Result<Written, StoreError> {
+        let (answer, result) = oneshot::channel();
+        let sent = self.writer.send(Command::Change(Box::new(Job { write, answer }))).await;
+        sent.map_err(|_| StoreError::unavailable("store closed"))?;
+        result.await.unwrap_or_else(|_| Err(StoreError::Unknown("store closed".into())))
+    }
+
+    async fn lease(&self, id: LeaseId) -> Result<Option<Lease>, StoreError> {
+        self.read(move |connection| read::lease(connection, id)).await
+    }
+
+    async fn task(&self, id: TaskId) -> Result<Option<Task>, StoreError> {
+        self.read(move |connection| read::task(connection, id)).await
+    }
+
+    async fn task_by_token(&self, hash: [u8; 32]) -> Result<Option<Task>, StoreError> {
+        self.read(move |connection| read::task_by_token(connection, hash)).await
+    }
+
+    async fn counts(&self, task: TaskId) -> Result<Counts, StoreError> {
+        self.read(move |connection| read::counts(connection, task)).await
+    }
+
+    async fn next_due(&self, backend: &str) -> Result<Option<Duration>, StoreError> {
+        let backend = backend.to_owned();
+        let due = self.read(move |connection| read::next_due(connection, &backend)).await?;
+        Ok(due.map(|due| due.since(self.time.now())))
+    }
+
+    async fn next_task_due(&self) -> Result<Option<Duration>, StoreError> {
+        let due = self.read(|connection| read::next_task_due(connection)).await?;
+        Ok(due.map(|due| due.since(self.time.now())))
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        // Through the thread: a store whose thread is gone has no time.
+        let time = Arc::clone(&self.time);
+        self.read(move |_| Ok(time.now())).await
+    }
+}

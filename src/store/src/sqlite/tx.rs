@@ -1,0 +1,322 @@
+//! A SQLite transaction as the engine's rules see it.
+//!
+//! Invariant: nothing here waits. There is one writer, so every row is as good as locked.
+
+use async_trait::async_trait;
+use dayfly_backend_sdk::Timestamp;
+use dayfly_lease::{
+    Decision, Lease, LeaseId, Replay, StoreError, Task, TaskId,
+    audit::{Chain, Entry, Head, Record},
+    transact::Tx,
+};
+use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
+
+use super::read::{self, LEASE_COLUMNS, TASK_COLUMNS, lease_row, task_row};
+use crate::row;
+
+pub(super) struct SqliteTx<'a> {
+    connection: &'a mut Connection,
+    now: Timestamp,
+    chain: Chain,
+    records: Vec<Record>,
+}
+
+fn micros(at: Option<Timestamp>) -> Option<i64> {
+    at.map(Timestamp::micros)
+}
+
+impl<'a> SqliteTx<'a> {
+    pub(super) fn new(connection: &'a mut Connection, now: Timestamp, chain: Chain) -> Self {
+        Self { connection, now, chain, records: Vec::new() }
+    }
+
+    pub(super) fn into_chain(self) -> Chain {
+        self.chain
+    }
+
+    /// Writes the records and the high-water mark of the clock.
+    pub(super) fn flush(&mut self, before: Head) -> Result<(), StoreError> {
+        self.execute("UPDATE clock SET seen = ?1", params![self.now.micros()])?;
+        let records = std::mem::take(&mut self.records);
+        if records.is_empty() {
+            return Ok(());
+        }
+        for record in &records {
+            self.insert_record(record)?;
+        }
+        let head = self.chain.head();
+        let moved = self.execute(
+            "UPDATE audit_chains SET seq = ?2, hash = ?3 WHERE chain = ?1 AND seq = ?4",
+            params![
+                head.chain.uuid().as_bytes(),
+                head.seq.cast_signed(),
+                head.hash,
+                before.seq.cast_signed()
+            ],
+        )?;
+        match moved {
+            1 => Ok(()),
+            _ => Err(StoreError::unavailable("the audit chain is not where it was")),
+        }
+    }
+
+    fn insert_record(&self, record: &Record) -> Result<usize, StoreError> {
+        self.execute(
+            "INSERT INTO audit_records
+                (chain, seq, at, event, actor, task, lease, detail, prev, hash, signature)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            params![
+                record.chain.uuid().as_bytes(),
+                record.seq.cast_signed(),
+                record.at.micros(),
+                record.event,
+                record.actor,
+                record.task.map(|id| *id.uuid().as_bytes()),
+                record.lease.map(|id| *id.uuid().as_bytes()),
+                record.detail,
+                record.prev,
+                record.hash,
+                record.signature,
+            ],
+        )
+    }
+
+    fn execute(&self, sql: &str, params: impl rusqlite::Params) -> Result<usize, StoreError> {
+        let mut statement = self.connection.prepare_cached(sql).map_err(StoreError::unavailable)?;
+        statement.execute(params).map_err(StoreError::unavailable)
+    }
+
+    fn select(&self, tail: &str, params: impl rusqlite::Params) -> Result<Vec<Lease>, StoreError> {
+        let sql = format!("SELECT {LEASE_COLUMNS} FROM leases {tail}");
+        let rows = read::rows(self.connection, &sql, params, lease_row)?;
+        let mut leases = Vec::with_capacity(rows.len());
+        for row in rows {
+            let id = row.id;
+            match Lease::try_from(row) {
+                Ok(lease) => leases.push(lease),
+                Err(error) => {
+                    tracing::error!(lease.id = %LeaseId::from_uuid(id), %error, "lease.quarantined");
+                    self.execute(
+                        "UPDATE leases SET quarantined = ?2 WHERE id = ?1",
+                        params![id.as_bytes(), error.to_string()],
+                    )?;
+                }
+            }
+        }
+        Ok(leases)
+    }
+
+    fn update_lease(&self, lease: &Lease) -> Result<bool, StoreError> {
+        let state = row::state_columns(lease);
+        let written = self.execute(
+            "UPDATE leases SET epoch = ?2, state = ?3, expires_at = ?4, native_expires_at = ?5,
+                settle_at = ?6, activated_at = ?7, delivered_at = ?8, cause = ?9,
+                revoking_at = COALESCE(revoking_at, ?10), revoked_at = ?11, due_at = ?12,
+                next_attempt_at = ?13, attempts = ?14, error_class = ?15, claim_owner = ?16,
+                claim_until = ?17
+             WHERE id = ?1 AND epoch = ?2 - 1",
+            params![
+                lease.id.uuid().as_bytes(),
+                lease.epoch,
+                state.state,
+                lease.expires_at.micros(),
+                micros(lease.native_expires_at),
+                micros(lease.settle_at),
+                micros(lease.activated_at),
+                micros(lease.delivered_at),
+                state.cause,
+                micros(state.revoking_at),
+                micros(state.revoked_at),
+                micros(lease.due_at()),
+                micros(lease.next_attempt_at),
+                lease.attempts,
+                lease.error_class,
+                lease.claim.map(|claim| *claim.owner.uuid().as_bytes()),
+                micros(lease.claim.map(|claim| claim.until)),
+            ],
+        )?;
+        Ok(written == 1)
+    }
+}
+
+#[async_trait]
+impl Tx for SqliteTx<'_> {
+    fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    async fn task(&mut self, id: TaskId, _exclusive: bool) -> Result<Option<Task>, StoreError> {
+        read::task(self.connection, id)
+    }
+
+    async fn due_tasks(&mut self, limit: u32) -> Result<Vec<Task>, StoreError> {
+        let sql = format!(
+            "SELECT {TASK_COLUMNS} FROM tasks WHERE ended IS NULL AND expires_at <= ?1
+             ORDER BY expires_at LIMIT ?2"
+        );
+        read::rows(self.connection, &sql, params![self.now.micros(), limit], task_row)?
+            .into_iter()
+            .map(Task::try_from)
+            .collect()
+    }
+
+    async fn insert_task(&mut self, task: &Task) -> Result<(), StoreError> {
+        self.execute(
+            "INSERT INTO tasks (id, principal, issuer, identity, purpose, token_hash, opened_at,
+                expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            params![
+                task.id.uuid().as_bytes(),
+                task.principal,
+                task.issuer,
+                task.identity.to_string(),
+                task.purpose,
+                task.token_hash,
+                task.opened_at.micros(),
+                task.expires_at.micros(),
+            ],
+        )
+        .map(drop)
+    }
+
+    async fn update_task(&mut self, task: &Task) -> Result<(), StoreError> {
+        let (ended, closed_at) = row::task_end(task);
+        let written = self.execute(
+            "UPDATE tasks SET expires_at = ?2, ended = ?3, closed_at = ?4 WHERE id = ?1",
+            params![task.id.uuid().as_bytes(), task.expires_at.micros(), ended, micros(closed_at)],
+        )?;
+        match written {
+            1 => Ok(()),
+            _ => Err(StoreError::Corrupt { what: format!("task {}", task.id) }),
+        }
+    }
+
+    async fn remember(&mut self, replay: &Replay) -> Result<bool, StoreError> {
+        let written = self.execute(
+            "INSERT OR IGNORE INTO replayed (key, expires_at) VALUES (?1, ?2)",
+            params![replay.key, replay.expires_at.micros()],
+        )?;
+        Ok(written == 1)
+    }
+
+    async fn lease_task(&mut self, id: LeaseId) -> Result<Option<TaskId>, StoreError> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT task FROM leases WHERE id = ?1")
+            .map_err(StoreError::unavailable)?;
+        let found: Option<[u8; 16]> = statement
+            .query_row(params![id.uuid().as_bytes()], |row| row.get(0))
+            .optional()
+            .map_err(StoreError::unavailable)?;
+        Ok(found.map(|bytes| TaskId::from_uuid(uuid::Uuid::from_bytes(bytes))))
+    }
+
+    async fn lease(&mut self, id: LeaseId) -> Result<Option<Lease>, StoreError> {
+        read::lease(self.connection, id)
+    }
+
+    async fn leases(&mut self, ids: &[LeaseId]) -> Result<Vec<Lease>, StoreError> {
+        let places = vec!["?"; ids.len()].join(",");
+        let ids = ids.iter().map(|id| *id.uuid().as_bytes());
+        self.select(&format!("WHERE id IN ({places}) ORDER BY id"), params_from_iter(ids))
+    }
+
+    async fn leases_of(&mut self, task: TaskId) -> Result<Vec<Lease>, StoreError> {
+        let task = task.uuid();
+        self.select("WHERE task = ?1 AND state <> 'revoked' ORDER BY id", params![task.as_bytes()])
+    }
+
+    async fn due_leases(&mut self, backend: &str, limit: u32) -> Result<Vec<Lease>, StoreError> {
+        self.select(
+            "WHERE backend = ?1 AND due_at <= ?2 AND quarantined IS NULL ORDER BY due_at LIMIT ?3",
+            params![backend, self.now.micros(), limit],
+        )
+    }
+
+    async fn insert_lease(&mut self, lease: &Lease) -> Result<(), StoreError> {
+        let state = row::state_columns(lease);
+        self.execute(
+            "INSERT INTO leases (id, task, principal, issuer, role, backend, handle,
+                decision_chain, decision_seq, epoch, state, issued_at, expires_at, max_expires_at,
+                native_expires_at, mint_deadline, settle_at, due_at, attempts, renewable, belts,
+                plan)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
+                ?18, ?19, ?20, ?21, ?22)",
+            params![
+                lease.id.uuid().as_bytes(),
+                lease.task.uuid().as_bytes(),
+                lease.principal,
+                lease.issuer,
+                lease.role,
+                lease.backend,
+                lease.handle.as_str(),
+                lease.decision.chain.uuid().as_bytes(),
+                lease.decision.seq.cast_signed(),
+                lease.epoch,
+                state.state,
+                lease.issued_at.micros(),
+                lease.expires_at.micros(),
+                lease.max_expires_at.micros(),
+                micros(lease.native_expires_at),
+                lease.mint_deadline.micros(),
+                micros(lease.settle_at),
+                micros(lease.due_at()),
+                lease.attempts,
+                lease.renewable,
+                row::belt_names(&lease.belts).join(" "),
+                lease.plan.0.to_string(),
+            ],
+        )
+        .map(drop)
+    }
+
+    async fn update_leases(&mut self, leases: &[Lease]) -> Result<Vec<LeaseId>, StoreError> {
+        let mut lost = Vec::new();
+        for lease in leases {
+            if !self.update_lease(lease)? {
+                lost.push(lease.id);
+            }
+        }
+        Ok(lost)
+    }
+
+    async fn key(
+        &mut self,
+        task: TaskId,
+        key: &str,
+    ) -> Result<Option<([u8; 32], LeaseId)>, StoreError> {
+        let mut statement = self
+            .connection
+            .prepare_cached(
+                "SELECT request, lease FROM idempotency_keys WHERE task = ?1 AND key = ?2",
+            )
+            .map_err(StoreError::unavailable)?;
+        let found: Option<([u8; 32], [u8; 16])> = statement
+            .query_row(params![task.uuid().as_bytes(), key], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()
+            .map_err(StoreError::unavailable)?;
+        let lease = |bytes| LeaseId::from_uuid(uuid::Uuid::from_bytes(bytes));
+        Ok(found.map(|(request, bytes)| (request, lease(bytes))))
+    }
+
+    async fn set_key(
+        &mut self,
+        task: TaskId,
+        key: &str,
+        request: [u8; 32],
+        lease: LeaseId,
+    ) -> Result<(), StoreError> {
+        self.execute(
+            "INSERT INTO idempotency_keys (task, key, request, lease) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (task, key) DO UPDATE SET request = ?3, lease = ?4",
+            params![task.uuid().as_bytes(), key, request, lease.uuid().as_bytes()],
+        )
+        .map(drop)
+    }
+
+    fn append(&mut self, entry: Entry) -> Decision {
+        let record = self.chain.seal(entry, self.now);
+        let decision = Decision { chain: record.chain, seq: record.seq };
+        self.records.push(record);
+        decision
+    }
+}

@@ -1,0 +1,204 @@
+//! The writer thread: groups changes, commits them, answers.
+//!
+//! Invariant: the chain in memory is the chain in the file; it moves on only after a commit,
+//! and is read back after one that failed.
+
+use std::sync::Arc;
+
+use dayfly_lease::{
+    StoreError, Write, Written,
+    audit::{Chain, Entry, Head},
+    transact::apply,
+};
+use futures_util::FutureExt;
+use rusqlite::{Connection, params};
+use tokio::sync::mpsc;
+
+use super::{Command, Run, Time, read, tx::SqliteTx};
+use crate::{
+    Incarnation, anchor,
+    group::{GROUP_MAX, Job},
+    row,
+};
+
+pub(super) struct Writer {
+    connection: Connection,
+    chain: Chain,
+    incarnation: Incarnation,
+    time: Arc<Time>,
+}
+
+type Answers = Vec<Result<Written, StoreError>>;
+
+/// The chains that a new one anchors: those that were opened last.
+const ANCHORS_MAX: i64 = 64;
+
+/// Opens this incarnation's chain: its first record anchors the heads of the others.
+pub(super) fn open_chain(
+    connection: &mut Connection,
+    incarnation: &Incarnation,
+    time: &Time,
+) -> Result<Chain, StoreError> {
+    let heads = read::heads(
+        connection,
+        "SELECT chain, seq, hash FROM audit_chains WHERE seq > 0 ORDER BY opened_at DESC LIMIT ?1",
+        ANCHORS_MAX,
+    )?;
+    connection
+        .execute(
+            "INSERT INTO audit_chains (chain, seq, hash, opened_at) VALUES (?1, 0, ?2, ?3)",
+            params![incarnation.replica.uuid().as_bytes(), [0_u8; 32], time.now().micros()],
+        )
+        .map_err(StoreError::unavailable)?;
+    let entry = Entry::new("audit.opened", "engine")
+        .with("heads", anchor::heads_detail(&heads))
+        .with("version", env!("CARGO_PKG_VERSION"));
+    let mut chain = Chain::empty(incarnation.replica, incarnation.signer.clone());
+    transact(connection, &mut chain, time, &[&Write::Note(entry)])?;
+    Ok(chain)
+}
+
+/// Makes `writes` in one transaction. `chain` moves on only if it commits.
+fn transact(
+    connection: &mut Connection,
+    chain: &mut Chain,
+    time: &Time,
+    writes: &[&Write],
+) -> Result<Answers, StoreError> {
+    connection.execute_batch("BEGIN IMMEDIATE").map_err(StoreError::unavailable)?;
+    let result = within(connection, chain, time, writes);
+    match result {
+        Ok((answers, moved)) => match connection.execute_batch("COMMIT") {
+            Ok(()) => {
+                *chain = moved;
+                Ok(answers)
+            }
+            Err(error) => Err(roll_back(connection, StoreError::unavailable(error))),
+        },
+        Err(error) => Err(roll_back(connection, error)),
+    }
+}
+
+fn within(
+    connection: &mut Connection,
+    chain: &Chain,
+    time: &Time,
+    writes: &[&Write],
+) -> Result<(Answers, Chain), StoreError> {
+    let before = chain.head();
+    let mut tx = SqliteTx::new(connection, time.now(), chain.clone());
+    let mut answers = Vec::with_capacity(writes.len());
+    for write in writes {
+        // Every step of this transaction is ready at once, so one poll is the whole of it.
+        let polled = apply(&mut tx, write).now_or_never();
+        match polled.unwrap_or_else(|| Err(StoreError::unavailable("transaction waited"))) {
+            Err(error @ (StoreError::Unavailable(_) | StoreError::Unknown(_))) => {
+                return Err(error);
+            }
+            answer => answers.push(answer),
+        }
+    }
+    tx.flush(before)?;
+    Ok((answers, tx.into_chain()))
+}
+
+fn roll_back(connection: &Connection, error: StoreError) -> StoreError {
+    // SQLite may have rolled back by itself (a full disk); then this says so, and that is all.
+    if !connection.is_autocommit()
+        && let Err(failed) = connection.execute_batch("ROLLBACK")
+    {
+        tracing::error!(error = %failed, "store.rollback.failed");
+    }
+    error
+}
+
+impl Writer {
+    pub(super) fn new(
+        connection: Connection,
+        chain: Chain,
+        incarnation: Incarnation,
+        time: Arc<Time>,
+    ) -> Self {
+        Self { connection, chain, incarnation, time }
+    }
+
+    /// Works until every sender of `commands` is gone.
+    pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        while let Some(first) = commands.blocking_recv() {
+            let mut group = Vec::new();
+            let mut next = Some(first);
+            let mut other: Option<Run> = None;
+            while let Some(command) = next.take() {
+                match command {
+                    Command::Change(job) => group.push(*job),
+                    Command::Run(run) => {
+                        other = Some(run);
+                        break;
+                    }
+                }
+                if group.len() < GROUP_MAX {
+                    next = commands.try_recv().ok();
+                }
+            }
+            self.commit(group);
+            if let Some(run) = other {
+                run(&mut self.connection);
+            }
+        }
+    }
+
+    /// Commits a group; if it fails as a whole, each change by itself.
+    fn commit(&mut self, group: Vec<Job>) {
+        if group.is_empty() {
+            return;
+        }
+        let writes: Vec<&Write> = group.iter().map(|job| &job.write).collect();
+        match transact(&mut self.connection, &mut self.chain, &self.time, &writes) {
+            Ok(answers) => {
+                for (job, result) in group.into_iter().zip(answers) {
+                    // Whoever waited may be gone; what was written stands all the same.
+                    drop(job.answer.send(result));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, changes = group.len(), "store.group.failed");
+                self.read_back();
+                for job in group {
+                    let result = self.commit_alone(&job.write);
+                    drop(job.answer.send(result));
+                }
+            }
+        }
+    }
+
+    fn commit_alone(&mut self, write: &Write) -> Result<Written, StoreError> {
+        match transact(&mut self.connection, &mut self.chain, &self.time, &[write]) {
+            Ok(answers) => answers
+                .into_iter()
+                .next()
+                .unwrap_or_else(|| Err(StoreError::unavailable("no answer"))),
+            Err(error) => {
+                self.read_back();
+                Err(error)
+            }
+        }
+    }
+
+    /// After a failed commit the file is asked where the chain ends.
+    fn read_back(&mut self) {
+        let chain = self.chain.head().chain;
+        let head = self.connection.query_row(
+            "SELECT seq, hash FROM audit_chains WHERE chain = ?1",
+            params![chain.uuid().as_bytes()],
+            |found| Ok((found.get::<_, i64>(0)?, found.get::<_, Vec<u8>>(1)?)),
+        );
+        let head = head.ok().and_then(|(seq, hash)| {
+            Some(Head { chain, seq: u64::try_from(seq).ok()?, hash: row::hash(&hash)? })
+        });
+        if let Some(head) = head {
+            self.chain = Chain::at(head, self.incarnation.signer.clone());
+        } else {
+            tracing::error!(%chain, "store.chain.unreadable");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The conformance suite on both databases, and what only a database can get wrong.
+
+mod postgres;
+mod sqlite;
+
+use std::sync::Arc;
+
+use std::time::Duration;
+
+use dayfly_backend_sdk::{HandlePrefix, Plan, Timestamp};
+use dayfly_lease::{
+    Clock, Intent, LeaseId, NewTask, ReplicaId, Store, SystemClock, SystemEntropy, TaskEnd, TaskId,
+    Write, Written,
+    audit::{Entry, Signer},
+    conformance,
+};
+use dayfly_store::{AnyStore, Incarnation, verify};
+
+fn incarnation() -> Incarnation {
+    let now = SystemClock.now();
+    Incarnation {
+        replica: ReplicaId::new(now, &SystemEntropy::new()),
+        signer: Signer::from_seed(&[7; 32]).unwrap(),
+    }
+}
+
+/// The suite, then the audit log that it left behind.
+async fn conforms(store: AnyStore) {
+    conformance::run(store.engine_store()).await;
+    let signer = Signer::from_seed(&[7; 32]).unwrap();
+    let report = verify(&store, signer.public_key(), &[]).await.unwrap();
+    assert!(report.holds(), "{:?}", report.faults);
+    assert!(report.receipts >= 2, "the suite leaves receipts");
+    let other = Signer::from_seed(&[8; 32]).unwrap();
+    let report = verify(&store, other.public_key(), &[]).await.unwrap();
+    assert!(!report.holds(), "another installation's key verifies nothing");
+}
+
+fn clock() -> Arc<dyn Clock> {
+    Arc::new(SystemClock)
+}
+
+/// A clock that can be set.
+#[derive(Debug)]
+struct SetClock(std::sync::atomic::AtomicI64);
+
+#[async_trait::async_trait]
+impl Clock for SetClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(self.0.load(std::sync::atomic::Ordering::SeqCst))
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+}
+
+/// Two leases at `backend` that must die.
+async fn two_condemned(store: &dyn Store, backend: &str) -> (LeaseId, LeaseId) {
+    let entropy = SystemEntropy::new();
+    let now = store.now().await.unwrap();
+    let task = NewTask {
+        id: TaskId::new(now, &entropy),
+        principal: "ci|repo".into(),
+        issuer: "ci".into(),
+        identity: serde_json::json!({}),
+        purpose: "test".into(),
+        token_hash: [backend.len().try_into().unwrap(); 32],
+        ttl: Duration::from_secs(60),
+    };
+    let id = task.id;
+    let decision = Entry::new("task.opened", "ci|repo");
+    store.write(Write::OpenTask { task, replay: None, decision }).await.unwrap();
+    let mut leases = Vec::new();
+    for _ in 0..2 {
+        let lease = LeaseId::new(now, &entropy);
+        let intent = Intent {
+            id: lease,
+            handle: HandlePrefix::parse("t_").unwrap().handle(lease.uuid(), 63).unwrap(),
+            task: id,
+            role: "reader".into(),
+            backend: backend.to_owned(),
+            ttl: Duration::from_secs(30),
+            ttl_max: Duration::from_secs(30),
+            ttl_min: Duration::from_secs(1),
+            native_slack: None,
+            mint_within: Duration::from_secs(15),
+            settle_within: Duration::from_secs(5),
+            renewable: false,
+            belts: Vec::new(),
+            plan: Plan::default(),
+            key: None,
+            decision: Entry::new("lease.intended", "ci|repo"),
+        };
+        store.write(Write::Intend(Box::new(intent))).await.unwrap();
+        leases.push(lease);
+    }
+    let end = TaskEnd::Completed;
+    store.write(Write::CloseTask { task: id, end, actor: "x".into() }).await.unwrap();
+    (leases[0], leases[1])
+}
+
+async fn claimed(store: &dyn Store, backend: &str) -> Vec<LeaseId> {
+    let owner = ReplicaId::new(store.now().await.unwrap(), &SystemEntropy::new());
+    let hold = Duration::from_secs(30);
+    let claim = Write::Claim { backend: backend.into(), owner, limit: 10, hold };
+    match store.write(claim).await.unwrap() {
+        Written::Leases(leases) => leases.into_iter().map(|lease| lease.id).collect(),
+        other => panic!("answered {other:?}"),
+    }
+}

@@ -1,0 +1,87 @@
+//! Embedded SQLite.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use dayfly_backend_sdk::Timestamp;
+use dayfly_lease::{Store, Write, audit::Entry};
+use dayfly_store::{AnyStore, SqliteOptions, SqliteStore, verify};
+
+use super::{SetClock, clock, conforms, incarnation};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sqlite_conforms() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = SqliteOptions { path: directory.path().join("dayfly.db") };
+    let store = SqliteStore::open(&options, incarnation(), clock()).await.unwrap();
+    conforms(AnyStore::Sqlite(store)).await;
+}
+
+#[tokio::test]
+async fn time_never_runs_backwards_even_across_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = SqliteOptions { path: directory.path().join("dayfly.db") };
+    let set = Arc::new(SetClock(2_000_000_000_000_000.into()));
+    let store = SqliteStore::open(&options, incarnation(), set.clone()).await.unwrap();
+    store.write(Write::Note(Entry::new("test.note", "test"))).await.unwrap();
+    set.0.store(1_000_000_000_000_000, Ordering::SeqCst);
+    let seen = Timestamp::from_micros(2_000_000_000_000_000);
+    assert_eq!(store.now().await.unwrap(), seen);
+    AnyStore::Sqlite(store).close().await;
+    let again = reopen(&options, set).await;
+    assert_eq!(again.now().await.unwrap(), seen);
+}
+
+/// The writer's thread lets go of the file a moment after its last sender is gone.
+async fn reopen(options: &SqliteOptions, set: Arc<SetClock>) -> Arc<SqliteStore> {
+    SqliteStore::open(options, incarnation(), set).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_second_process_on_the_same_file_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = SqliteOptions { path: directory.path().join("dayfly.db") };
+    let _store = SqliteStore::open(&options, incarnation(), clock()).await.unwrap();
+    let error = SqliteStore::open(&options, incarnation(), clock()).await.unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("in use by another process"), "{source}");
+}
+
+#[tokio::test]
+async fn an_edited_audit_row_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = SqliteOptions { path: directory.path().join("dayfly.db") };
+    let incarnation = incarnation();
+    let signer = incarnation.signer.clone();
+    let store = SqliteStore::open(&options, incarnation, clock()).await.unwrap();
+    for _ in 0..3 {
+        store.write(Write::Note(Entry::new("test.note", "alice"))).await.unwrap();
+    }
+    let any = AnyStore::Sqlite(Arc::clone(&store));
+    assert!(verify(&any, signer.public_key(), &[]).await.unwrap().holds());
+    let raw = rusqlite::Connection::open(&options.path).unwrap();
+    raw.execute("UPDATE audit_records SET actor = 'mallory' WHERE seq = 3", []).unwrap();
+    let report = verify(&any, signer.public_key(), &[]).await.unwrap();
+    assert!(report.faults[0].to_string().ends_with("/3 was changed"), "{:?}", report.faults);
+    raw.execute("DELETE FROM audit_records WHERE seq >= 3", []).unwrap();
+    let report = verify(&any, signer.public_key(), &[]).await.unwrap();
+    assert!(report.faults[0].to_string().contains("ends at record 2"), "{:?}", report.faults);
+}
+
+/// A row that cannot be read is put aside; the others are still claimed (I12).
+#[tokio::test]
+async fn one_bad_row_stops_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = SqliteOptions { path: directory.path().join("dayfly.db") };
+    let store = SqliteStore::open(&options, incarnation(), clock()).await.unwrap();
+    let (bad, good) = super::two_condemned(store.as_ref(), "one").await;
+    let raw = rusqlite::Connection::open(&options.path).unwrap();
+    raw.execute("UPDATE leases SET belts = 'no_such_belt' WHERE id = ?1", [bad.uuid().as_bytes()])
+        .unwrap();
+    assert_eq!(super::claimed(store.as_ref(), "one").await, [good]);
+    let put_aside: Option<String> = raw
+        .query_row("SELECT quarantined FROM leases WHERE id = ?1", [bad.uuid().as_bytes()], |r| {
+            r.get(0)
+        })
+        .unwrap();
+    assert!(put_aside.is_some());
+}
