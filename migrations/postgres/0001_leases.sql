@@ -115,7 +115,8 @@ CREATE INDEX audit_by_task ON audit_records (task) WHERE task IS NOT NULL;
 CREATE TABLE api_keys (
     handle text PRIMARY KEY,
     hash bytea NOT NULL UNIQUE CHECK (octet_length(hash) = 32),
-    role text NOT NULL,
+    principal text NOT NULL,
+    lease text NOT NULL,
     scopes text[] NOT NULL,
     expires_at timestamptz NOT NULL
 );

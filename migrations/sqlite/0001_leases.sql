@@ -118,7 +118,8 @@ CREATE INDEX audit_by_task ON audit_records (task) WHERE task IS NOT NULL;
 CREATE TABLE api_keys (
     handle TEXT PRIMARY KEY,
     hash BLOB NOT NULL UNIQUE,
-    role TEXT NOT NULL,
+    principal TEXT NOT NULL,
+    lease TEXT NOT NULL,
     scopes TEXT NOT NULL,
     expires_at INTEGER NOT NULL
 ) STRICT;

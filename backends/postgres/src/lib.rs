@@ -1,1 +1,21 @@
-//! PostgreSQL login roles with a lifetime.
+#![doc = include_str!("../README.md")]
+//!
+//! Invariant: a role is gone when neither the role nor a session of it is left, by its numeric
+//! id; a name that was dropped proves nothing.
+
+mod backend;
+mod canary;
+mod config;
+mod connection;
+mod credential;
+mod error;
+mod mint;
+mod quote;
+mod revoke;
+mod scram;
+mod statement;
+
+pub use backend::PostgresBackend;
+pub use config::{ConfigError, Owned, PostgresConfig, PostgresTemplate, Setting, Tls};
+pub use quote::QuoteError;
+pub use statement::StatementError;

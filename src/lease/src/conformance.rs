@@ -8,6 +8,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
     reason = "a suite says by panicking what does not hold"
 )]
 
@@ -19,8 +20,8 @@ use dayfly_backend_sdk::{Belt, HandlePrefix, Plan, Timestamp};
 use serde_json::json;
 
 use crate::{
-    Counts, Entropy, IdempotencyKey, Intent, Lease, LeaseId, NewTask, Refusal, Replay, ReplicaId,
-    Store, StoreError, SystemEntropy, Task, TaskId, Write, Written, audit::Entry,
+    Counts, Entropy, Intent, Lease, LeaseId, NewTask, Refusal, Replay, ReplicaId, Store,
+    StoreError, SystemEntropy, Task, TaskId, Write, Written, audit::Entry,
 };
 
 /// Runs every case on `store`.
@@ -35,7 +36,7 @@ struct Suite {
 }
 
 /// Intents of the suite live this long unless a case says otherwise.
-const TTL: Duration = Duration::from_secs(60);
+const TTL: Duration = Duration::from_mins(1);
 
 impl Suite {
     async fn now(&self) -> Timestamp {
@@ -133,10 +134,6 @@ impl Suite {
 
     async fn counts(&self, task: TaskId) -> Counts {
         self.store.counts(task).await.unwrap()
-    }
-
-    fn key(&self, key: &str, request: [u8; 32]) -> Option<IdempotencyKey> {
-        Some(IdempotencyKey { key: key.to_owned(), request })
     }
 }
 

@@ -1,2 +1,280 @@
-//! x
-fn main() {}
+//! The broker's program: the only place that reads the environment, prints and exits.
+//!
+//! Invariant: a bad configuration exits 2 with every fault and starts nothing.
+
+use std::{
+    io::{Write, stderr, stdout},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use data_encoding::HEXLOWER;
+use dayfly_lease::{Clock, SystemClock, SystemEntropy, audit::Head};
+use dayfly_server::{
+    config::{self, Config, LogFormat},
+    demo, http, identity, policy, preflight,
+    serve::{self, ServeError},
+    telemetry,
+};
+
+/// A just-in-time ephemeral secret broker.
+#[derive(Parser)]
+#[command(name = "dayfly-server", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Does the main job once on an embedded broker, and exits.
+    Demo {
+        /// Prints one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Starts a broker for this machine, with its own issuer and nothing to install.
+    Dev {
+        /// Where to listen; loopback only.
+        #[arg(long, default_value = "127.0.0.1:8420")]
+        listen: SocketAddr,
+        /// Where its database and tokens go; a temporary directory if not given.
+        #[arg(long)]
+        directory: Option<PathBuf>,
+    },
+    /// Starts the broker.
+    Serve {
+        /// The configuration: a TOML file, or a directory of them.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Says everything that is wrong with a configuration.
+    Check {
+        /// The configuration: a TOML file, or a directory of them.
+        #[arg(long)]
+        config: PathBuf,
+        /// Also really mints, uses, revokes and verifies each role.
+        #[arg(long)]
+        canary: bool,
+    },
+    /// Works with policies.
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
+    /// Works with the audit log.
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
+    /// Prints the OpenAPI document.
+    Openapi,
+}
+
+#[derive(Subcommand)]
+enum PolicyCommand {
+    /// Runs the cases that are kept beside the policies.
+    Test {
+        /// The directory of the policies.
+        directory: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum AuditCommand {
+    /// Verifies every chain of the audit log.
+    Verify {
+        /// The configuration: a TOML file, or a directory of them.
+        #[arg(long)]
+        config: PathBuf,
+        /// A head that was kept elsewhere, as `CHAIN:SEQ:HASH`. May be given often.
+        #[arg(long = "expected-head", value_parser = head)]
+        expected: Vec<Head>,
+    },
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let result = runtime.context("no runtime").and_then(|runtime| runtime.block_on(run(cli)));
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            let text = format!("dayfly-server: {error:#}\n");
+            // If even this cannot be written there is nobody to tell.
+            drop(stderr().write_all(text.as_bytes()));
+            match error.downcast_ref::<ServeError>() {
+                Some(ServeError::Config(_)) => ExitCode::from(2),
+                Some(_) | None if error.is::<config::Faults>() => ExitCode::from(2),
+                Some(_) | None => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    identity::install_crypto();
+    arm_failpoints()?;
+    match cli.command {
+        Command::Demo { json } => run_demo(json).await,
+        Command::Dev { listen, directory } => run_dev(listen, directory).await,
+        Command::Serve { config } => run_serve(&config).await,
+        Command::Check { config, canary } => check(&config, canary).await,
+        Command::Policy { command: PolicyCommand::Test { directory } } => test_policies(&directory),
+        Command::Audit { command: AuditCommand::Verify { config, expected } } => {
+            verify_audit(&config, &expected).await
+        }
+        Command::Openapi => {
+            let document = serde_json::to_string_pretty(&http::openapi::document())?;
+            writeln!(stdout(), "{document}")?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Only programs that were built for fault tests have failpoints to arm.
+#[cfg(feature = "failpoints")]
+fn arm_failpoints() -> anyhow::Result<()> {
+    let points = environment("DAYFLY_FAILPOINTS").unwrap_or_default();
+    dayfly_lease::failpoint::set(&points).map_err(anyhow::Error::msg)
+}
+
+#[cfg(not(feature = "failpoints"))]
+#[expect(clippy::unnecessary_wraps, reason = "the same signature with the feature on")]
+fn arm_failpoints() -> anyhow::Result<()> {
+    Ok(())
+}
+
+fn log(json: bool, filter: &str) -> anyhow::Result<()> {
+    telemetry::start(json, filter).map_err(anyhow::Error::msg)
+}
+
+async fn run_demo(json: bool) -> anyhow::Result<ExitCode> {
+    log(false, "error")?;
+    if json {
+        let outcome = demo::demo(&mut std::io::sink()).await?;
+        writeln!(stdout(), "{}", outcome.json())?;
+    } else {
+        demo::demo(&mut stdout()).await?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_dev(listen: SocketAddr, directory: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    log(false, &environment("DAYFLY_LOG").unwrap_or_else(|| "warn".to_owned()))?;
+    if let Some(directory) = directory {
+        std::fs::create_dir_all(&directory).context("the directory cannot be made")?;
+        demo::dev(&directory, listen, &mut stdout()).await?;
+    } else {
+        let directory = tempfile::tempdir()?;
+        demo::dev(directory.path(), listen, &mut stdout()).await?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_serve(path: &Path) -> anyhow::Result<ExitCode> {
+    let (config, policies) = serve::configure(path, &environment)?;
+    let json = config.telemetry.log_format == LogFormat::Json;
+    log(json, &config.telemetry.log_filter)?;
+    serve::serve(path, config, policies, &environment).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn check(path: &Path, canary: bool) -> anyhow::Result<ExitCode> {
+    log(false, "error")?;
+    let (config, _) = serve::configure(path, &environment)?;
+    let mut out = stdout();
+    writeln!(
+        out,
+        "{}: {} issuer(s), {} backend(s), {} role(s): no fault",
+        path.display(),
+        config.issuers.len(),
+        config.backends.len(),
+        config.roles.len()
+    )?;
+    if !canary {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut passed = true;
+    for (role, report) in preflight::canaries(&config).await? {
+        for step in &report.steps {
+            match &step.result {
+                Ok(()) => writeln!(out, "{role}: {} ok", step.name)?,
+                Err(error) => writeln!(out, "{role}: {} failed: {error:#}", step.name)?,
+            }
+        }
+        passed &= report.passed();
+    }
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn test_policies(directory: &Path) -> anyhow::Result<ExitCode> {
+    let mut out = stdout();
+    let report = match policy::cases::run(directory) {
+        Ok(report) => report,
+        Err(error) => {
+            for fault in error.faults() {
+                writeln!(stderr(), "{fault}")?;
+            }
+            return Err(error.into());
+        }
+    };
+    for failed in report.failed() {
+        writeln!(
+            out,
+            "{}: {}: expected {}, got {}",
+            failed.file, failed.name, failed.expected, failed.got
+        )?;
+    }
+    for rule in &report.untested {
+        writeln!(out, "rule `{rule}` decides no case")?;
+    }
+    let failed = report.failed().count();
+    writeln!(out, "{} passed, {failed} failed", report.outcomes.len() - failed)?;
+    Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn verify_audit(path: &Path, expected: &[Head]) -> anyhow::Result<ExitCode> {
+    log(false, "error")?;
+    let config: Config = config::load(path, &environment)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let signer = serve::signer(&config, &SystemEntropy::new())?;
+    let store = serve::open_for_reading(&config.store, &clock).await?;
+    let report = dayfly_store::verify(&store, signer.public_key(), expected).await?;
+    let mut out = stdout();
+    for fault in &report.faults {
+        writeln!(out, "{fault}")?;
+    }
+    writeln!(
+        out,
+        "{} chain(s), {} record(s), {} receipt(s): {}",
+        report.chains,
+        report.records,
+        report.receipts,
+        if report.holds() { "the audit log holds" } else { "the audit log does not hold" }
+    )?;
+    for head in &report.heads {
+        writeln!(out, "head {}:{}:{}", head.chain, head.seq, HEXLOWER.encode(&head.hash))?;
+    }
+    Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn head(text: &str) -> Result<Head, String> {
+    let mut parts = text.split(':');
+    let mut parsed = || {
+        let chain = parts.next()?.parse().ok()?;
+        let seq = parts.next()?.parse().ok()?;
+        let hash = HEXLOWER.decode(parts.next()?.as_bytes()).ok()?;
+        Some(Head { chain, seq, hash: hash.try_into().ok()? })
+    };
+    parsed().ok_or_else(|| "expected CHAIN:SEQ:HASH".to_owned())
+}

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use dayfly_lease::{
     ReplicaId, StoreError,
-    audit::{ChainVerifier, Fault, Head},
+    audit::{ChainVerifier, Entry, Fault, Head},
 };
 use serde_json::Value;
 
@@ -34,6 +34,11 @@ impl AuditReport {
     pub fn holds(&self) -> bool {
         self.faults.is_empty()
     }
+}
+
+/// A record that anchors where every chain ends now. It is signed when it is sealed.
+pub fn checkpoint(heads: &[Head]) -> Entry {
+    Entry::new("audit.checkpoint", "engine").with("heads", heads_detail(heads))
 }
 
 /// Verifies every chain. `expected` are heads that somebody kept outside the store; without

@@ -86,10 +86,46 @@ pub struct ApiKey {
     pub handle: String,
     /// SHA-256 of the key.
     pub hash: [u8; 32],
-    /// The role it was minted for.
-    pub role: String,
+    /// Who it was minted for.
+    pub principal: String,
+    /// The lease that it belongs to.
+    pub lease: String,
     /// What it may do.
     pub scopes: Vec<String>,
     /// When it stops working.
     pub expires_at: Timestamp,
+}
+
+/// What became of adding an API key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiKeyAdded {
+    /// The store's clock is past the deadline; nothing was kept.
+    Late,
+    /// It is kept.
+    Stored,
+    /// Its handle or its hash is taken; what was there is untouched.
+    Taken,
+}
+
+impl ApiKeyAdded {
+    pub(crate) fn of(written: bool, late: bool) -> Self {
+        match (written, late) {
+            (true, _) => Self::Stored,
+            (false, true) => Self::Late,
+            (false, false) => Self::Taken,
+        }
+    }
+}
+
+/// The leases of one backend that may live, in one state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Living {
+    /// The backend's name.
+    pub backend: String,
+    /// `pending`, `active` or `revoking`.
+    pub state: String,
+    /// How many.
+    pub count: u64,
+    /// For `revoking`: since when the oldest of them is owed.
+    pub oldest: Option<Timestamp>,
 }

@@ -20,8 +20,8 @@ use dayfly_lease::{
 };
 use uuid::Uuid;
 
-pub use anchor::{AuditReport, verify};
-pub use inventory::{ApiKey, AuditFilter, LeaseFilter, Page, TaskFilter};
+pub use anchor::{AuditReport, checkpoint, verify};
+pub use inventory::{ApiKey, ApiKeyAdded, AuditFilter, LeaseFilter, Living, Page, TaskFilter};
 pub use postgres::{PostgresOptions, PostgresStore};
 pub use sqlite::{SqliteOptions, SqliteStore};
 
@@ -109,9 +109,20 @@ impl AnyStore {
         }
     }
 
-    /// Adds an API key's hash. False if the handle or the hash is taken, or if the store's
-    /// clock is past `deadline`.
-    pub async fn add_api_key(&self, key: ApiKey, deadline: Timestamp) -> Result<bool, StoreError> {
+    /// The leases that may live, counted by backend and state.
+    pub async fn living(&self) -> Result<Vec<Living>, StoreError> {
+        match self {
+            Self::Postgres(store) => store.living().await,
+            Self::Sqlite(store) => store.living().await,
+        }
+    }
+
+    /// Adds an API key's hash, unless the store's clock is past `deadline`.
+    pub async fn add_api_key(
+        &self,
+        key: ApiKey,
+        deadline: Timestamp,
+    ) -> Result<ApiKeyAdded, StoreError> {
         match self {
             Self::Postgres(store) => store.add_api_key(key, deadline).await,
             Self::Sqlite(store) => store.add_api_key(key, deadline).await,

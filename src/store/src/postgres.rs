@@ -59,22 +59,9 @@ impl PostgresStore {
         incarnation: Incarnation,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, StoreError> {
-        let connect = PgConnectOptions::from_str(options.url.expose())
-            .map_err(|_| StoreError::unavailable("the store's url is not a PostgreSQL url"))?
-            .application_name("dayfly")
-            .options([
-                ("statement_timeout", STATEMENT_TIMEOUT_MS),
-                ("lock_timeout", LOCK_TIMEOUT_MS),
-                ("idle_in_transaction_session_timeout", "10000"),
-                ("timezone", "UTC"),
-            ])
-            .disable_statement_logging();
-        let pool = |max: u32| {
-            PgPoolOptions::new()
-                .max_connections(max)
-                .acquire_timeout(ACQUIRE_TIMEOUT)
-                .test_before_acquire(false)
-        };
+        let connect = connect_options(options)?;
+        let pool =
+            |max: u32| PgPoolOptions::new().max_connections(max).acquire_timeout(ACQUIRE_TIMEOUT);
         let writes = pool(1).connect_with(connect.clone()).await.map_err(unavailable)?;
         refuse_standby(&writes).await?;
         migrate(&writes).await?;
@@ -85,10 +72,38 @@ impl PostgresStore {
         Ok(Arc::new(Self { reads, queue }))
     }
 
+    /// Connects to look at what is there, beside replicas that work on it. Writes are refused.
+    pub async fn open_for_reading(options: &PostgresOptions) -> Result<Arc<Self>, StoreError> {
+        let reads = PgPoolOptions::new()
+            .max_connections(options.connections_max.max(1))
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_with(connect_options(options)?)
+            .await
+            .map_err(unavailable)?;
+        refuse_standby(&reads).await?;
+        // The receiver is dropped at once, so that whatever is written is refused.
+        let (queue, _) = mpsc::channel(1);
+        Ok(Arc::new(Self { reads, queue }))
+    }
+
     /// Closes the connections for reading; the writer ends with its last change.
     pub(crate) async fn close(&self) {
         self.reads.close().await;
     }
+}
+
+fn connect_options(options: &PostgresOptions) -> Result<PgConnectOptions, StoreError> {
+    let connect = PgConnectOptions::from_str(options.url.expose())
+        .map_err(|_| StoreError::unavailable("the store's url is not a PostgreSQL url"))?;
+    Ok(connect
+        .application_name("dayfly")
+        .options([
+            ("statement_timeout", STATEMENT_TIMEOUT_MS),
+            ("lock_timeout", LOCK_TIMEOUT_MS),
+            ("idle_in_transaction_session_timeout", "10000"),
+            ("timezone", "UTC"),
+        ])
+        .disable_statement_logging())
 }
 
 async fn refuse_standby(pool: &PgPool) -> Result<(), StoreError> {

@@ -25,7 +25,7 @@ use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::{
     Clock, Counts, Lease, LeaseId, Store, StoreError, Task, TaskId, Write, Written,
 };
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -47,7 +47,8 @@ pub struct SqliteStore {
     reader: mpsc::Sender<Run>,
     time: Arc<Time>,
     // Held as long as the store is: the operating system lets go of it when the process dies.
-    _lock: File,
+    // None when it was opened for reading.
+    _lock: Option<File>,
 }
 
 /// What the writer thread is asked.
@@ -105,7 +106,25 @@ impl SqliteStore {
             writer::Writer::new(connection, chain, incarnation, for_writer).run(commands);
         })?;
         thread("dayfly-reads", move || read_until_closed(reads, runs))?;
-        Ok(Arc::new(Self { writer, reader, time, _lock: lock }))
+        Ok(Arc::new(Self { writer, reader, time, _lock: Some(lock) }))
+    }
+
+    /// Opens the file to look at what is there, beside a broker that works on it. Writes are
+    /// refused.
+    pub fn open_for_reading(
+        options: &SqliteOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let reads = Connection::open_with_flags(&options.path, flags);
+        let reads = reads.map_err(StoreError::unavailable)?;
+        reads.busy_timeout(BUSY).map_err(StoreError::unavailable)?;
+        // The writer's receiver is dropped at once, so that whatever is written is refused.
+        let (writer, _) = mpsc::channel(1);
+        let (reader, runs) = mpsc::channel::<Run>(QUEUE_MAX);
+        thread("dayfly-reads", move || read_until_closed(reads, runs))?;
+        let time = Arc::new(Time { clock, seen: AtomicI64::new(0) });
+        Ok(Arc::new(Self { writer, reader, time, _lock: None }))
     }
 
     /// Waits until every change that was asked for so far is done.
@@ -163,6 +182,9 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
+/// How long a connection waits for the other one.
+const BUSY: Duration = Duration::from_secs(5);
+
 fn connect(path: &Path) -> Result<Connection, Box<dyn std::error::Error + Send + Sync>> {
     let failed = |source| OpenError::File { path: path.to_path_buf(), source };
     // Made before SQLite makes it, so that nobody else can ever read it; the files that
@@ -175,7 +197,7 @@ fn connect(path: &Path) -> Result<Connection, Box<dyn std::error::Error + Send +
         .open(path)
         .map_err(failed)?;
     let connection = Connection::open(path)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.busy_timeout(BUSY)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // FULL: a commit that was answered survives a power failure.
     connection.pragma_update(None, "synchronous", "FULL")?;

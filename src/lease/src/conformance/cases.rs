@@ -184,8 +184,10 @@ async fn a_failure_is_counted_and_scheduled(suite: &Suite) {
 async fn a_key_has_one_live_credential(suite: &Suite) {
     let task = suite.open(TTL).await;
     let request = suite.random();
-    let with_key =
-        |intent: crate::Intent, request| crate::Intent { key: suite.key("k1", request), ..intent };
+    let with_key = |intent: crate::Intent, request| crate::Intent {
+        key: Some(crate::IdempotencyKey { key: "k1".into(), request }),
+        ..intent
+    };
     let first = with_key(suite.intent(task.id, "b").await, request);
     let first = suite.intend(first).await.unwrap();
     let again = with_key(suite.intent(task.id, "b").await, request);

@@ -12,7 +12,7 @@ use dayfly_lease::{
 use uuid::Uuid;
 
 use super::{PostgresStore, query_leases, query_records, query_tasks, unavailable};
-use crate::{ApiKey, AuditFilter, LeaseFilter, Page, TaskFilter, row};
+use crate::{ApiKey, ApiKeyAdded, AuditFilter, LeaseFilter, Living, Page, TaskFilter, row};
 
 fn collect<R, T>(rows: Vec<R>) -> Result<Vec<T>, StoreError>
 where
@@ -209,25 +209,48 @@ impl PostgresStore {
         collect(rows)
     }
 
+    pub(crate) async fn living(&self) -> Result<Vec<Living>, StoreError> {
+        let rows = sqlx::query!(
+            r#"SELECT backend, state, count(*) AS "count!", min(revoking_at) AS oldest FROM leases
+             WHERE due_at IS NOT NULL GROUP BY backend, state ORDER BY backend, state"#
+        )
+        .fetch_all(&self.reads)
+        .await
+        .map_err(unavailable)?;
+        let living = rows.into_iter().map(|row| Living {
+            backend: row.backend,
+            state: row.state,
+            count: row.count.cast_unsigned(),
+            oldest: row.oldest.map(Timestamp::from),
+        });
+        Ok(living.collect())
+    }
+
     pub(crate) async fn add_api_key(
         &self,
         key: ApiKey,
         deadline: Timestamp,
-    ) -> Result<bool, StoreError> {
-        let written = sqlx::query!(
-            "INSERT INTO api_keys (handle, hash, role, scopes, expires_at)
-             SELECT $1, $2, $3, $4, $5 WHERE clock_timestamp() <= $6 ON CONFLICT DO NOTHING",
+    ) -> Result<ApiKeyAdded, StoreError> {
+        // One statement: the deadline is judged where the row is written.
+        let added = sqlx::query!(
+            r#"WITH clock AS (SELECT clock_timestamp() > $7 AS late),
+                added AS (
+                    INSERT INTO api_keys (handle, hash, principal, lease, scopes, expires_at)
+                    SELECT $1, $2, $3, $4, $5, $6 FROM clock WHERE NOT late
+                    ON CONFLICT DO NOTHING RETURNING 1)
+             SELECT late AS "late!", EXISTS (SELECT FROM added) AS "written!" FROM clock"#,
             key.handle,
             key.hash.as_slice(),
-            key.role,
+            key.principal,
+            key.lease,
             &key.scopes,
             key.expires_at.offset(),
             deadline.offset(),
         )
-        .execute(&self.reads)
+        .fetch_one(&self.reads)
         .await
         .map_err(unavailable)?;
-        Ok(written.rows_affected() == 1)
+        Ok(ApiKeyAdded::of(added.written, added.late))
     }
 
     pub(crate) async fn remove_api_keys(&self, handles: Vec<String>) -> Result<(), StoreError> {
@@ -243,7 +266,7 @@ impl PostgresStore {
         hash: [u8; 32],
     ) -> Result<Option<ApiKey>, StoreError> {
         let found = sqlx::query!(
-            "SELECT handle, role, scopes, expires_at FROM api_keys WHERE hash = $1",
+            "SELECT handle, principal, lease, scopes, expires_at FROM api_keys WHERE hash = $1",
             hash.as_slice()
         )
         .fetch_optional(&self.reads)
@@ -252,7 +275,8 @@ impl PostgresStore {
         Ok(found.map(|row| ApiKey {
             handle: row.handle,
             hash,
-            role: row.role,
+            principal: row.principal,
+            lease: row.lease,
             scopes: row.scopes,
             expires_at: row.expires_at.into(),
         }))

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::SqliteStore;
 use crate::{
-    ApiKey, AuditFilter, LeaseFilter, Page, TaskFilter,
+    ApiKey, ApiKeyAdded, AuditFilter, LeaseFilter, Living, Page, TaskFilter,
     row::{self, LeaseRow, Moment, RecordRow, TaskRow},
 };
 
@@ -353,31 +353,45 @@ impl SqliteStore {
         .await
     }
 
+    pub(crate) async fn living(&self) -> Result<Vec<Living>, StoreError> {
+        let sql = "SELECT backend, state, count(*) AS count, min(revoking_at) AS oldest FROM leases
+            WHERE due_at IS NOT NULL GROUP BY backend, state ORDER BY backend, state";
+        let read = |row: &Row<'_>| {
+            Ok(Living {
+                backend: row.get("backend")?,
+                state: row.get("state")?,
+                count: row.get::<_, i64>("count")?.cast_unsigned(),
+                oldest: moment(row, "oldest")?.0,
+            })
+        };
+        self.read(move |connection| rows(connection, sql, [], read)).await
+    }
+
     pub(crate) async fn add_api_key(
         &self,
         key: ApiKey,
         deadline: Timestamp,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<ApiKeyAdded, StoreError> {
         let time = std::sync::Arc::clone(&self.time);
         self.change(move |connection| {
             // On the writer's thread, so that the deadline is judged when the row is written.
             if time.now() > deadline {
-                return Ok(false);
+                return Ok(ApiKeyAdded::Late);
             }
-            connection
-                .execute(
-                    "INSERT OR IGNORE INTO api_keys (handle, hash, role, scopes, expires_at)
-                     VALUES (?1, ?2, ?3, ?4, ?5)",
-                    params![
-                        key.handle,
-                        key.hash,
-                        key.role,
-                        key.scopes.join(" "),
-                        key.expires_at.micros()
-                    ],
-                )
-                .map(|written| written == 1)
-                .map_err(StoreError::unavailable)
+            let written = connection.execute(
+                "INSERT OR IGNORE INTO api_keys
+                    (handle, hash, principal, lease, scopes, expires_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![
+                    key.handle,
+                    key.hash,
+                    key.principal,
+                    key.lease,
+                    key.scopes.join(" "),
+                    key.expires_at.micros()
+                ],
+            );
+            Ok(ApiKeyAdded::of(written.map_err(StoreError::unavailable)? == 1, false))
         })
         .await
     }
@@ -399,12 +413,14 @@ impl SqliteStore {
         hash: [u8; 32],
     ) -> Result<Option<ApiKey>, StoreError> {
         self.read(move |connection| {
-            let sql = "SELECT handle, hash, role, scopes, expires_at FROM api_keys WHERE hash = ?1";
+            let sql = "SELECT handle, hash, principal, lease, scopes, expires_at FROM api_keys
+                WHERE hash = ?1";
             let read = |row: &Row<'_>| {
                 Ok(ApiKey {
                     handle: row.get("handle")?,
                     hash: row.get("hash")?,
-                    role: row.get("role")?,
+                    principal: row.get("principal")?,
+                    lease: row.get("lease")?,
                     scopes: row
                         .get::<_, String>("scopes")?
                         .split_whitespace()

@@ -1,0 +1,191 @@
+//! The backend: mints keys, and tells a good key from a bad one.
+//!
+//! Invariant: checking a key costs the same work whether it is known, unknown, expired or
+//! not a key at all: one hash, one look at the clock, one look-up.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use dayfly_backend_sdk::{
+    Backend, CanaryReport, CanaryStep, Capabilities, Credential, Doomed, Error, ErrorKind, Expiry,
+    Handle, HandlePrefix, Listing, Liveness, MintRequest, RenewRequest, Revocation, Template,
+};
+use serde_json::Value;
+
+use crate::{
+    ApiKeyError, ApiKeyTemplate, Insertion, KeyRecord, KeyStore,
+    key::{hash_of, key_of, well_formed},
+};
+
+/// Fills a slice with random bytes from the operating system.
+pub type Random = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
+
+/// How long a canary's key would live if its revocation failed.
+const CANARY_TTL: Duration = Duration::from_mins(1);
+
+/// Keys that Dayfly itself verifies.
+pub struct ApiKeyBackend {
+    prefix: HandlePrefix,
+    capabilities: Capabilities,
+    keys: Arc<dyn KeyStore>,
+    random: Random,
+}
+
+impl ApiKeyBackend {
+    /// A backend over `keys`, whose handles begin with `prefix`.
+    pub fn new(prefix: HandlePrefix, keys: Arc<dyn KeyStore>, random: Random) -> Self {
+        let capabilities = Capabilities {
+            kind: "api_key",
+            expiry: Expiry::Native { slack: Duration::ZERO },
+            revoke: true,
+            session_kill: false,
+            verify: true,
+            list: true,
+            renew: true,
+            deadline_guard: true,
+            ttl_min: Duration::from_secs(1),
+            handle_len_max: 63,
+        };
+        Self { prefix, capabilities, keys, random }
+    }
+
+    /// The record of `presented`, if it is a key of ours that is good now.
+    ///
+    /// # Errors
+    /// The store could not be asked: then nobody knows, and the key must be refused.
+    pub async fn verify_key(&self, presented: &str) -> Result<Option<KeyRecord>, Error> {
+        // Nothing here returns early, so that the time of the answer tells a stranger nothing
+        // about which keys exist. The look-up goes by hash, which a stranger cannot steer.
+        let hash = hash_of(presented);
+        let formed = well_formed(presented);
+        let now = self.keys.now().await?;
+        let found = self.keys.find(&hash).await?;
+        Ok(found.filter(|record| formed && now < record.expires_at))
+    }
+
+    async fn exercise(&self, handle: &Handle, template: &Template) -> CanaryReport {
+        let mut report = CanaryReport::default();
+        let credential = match self.canary_mint(handle, template).await {
+            Ok(credential) => credential,
+            Err(error) => {
+                report.steps.push(CanaryStep { name: "mint", result: Err(error) });
+                return report;
+            }
+        };
+        report.steps.push(CanaryStep { name: "mint", result: Ok(()) });
+        let key = credential.field("key").unwrap_or_default();
+        let used = self.expect_key(key, true).await;
+        report.steps.push(CanaryStep { name: "use", result: used });
+        let gone = self.keys.remove(std::slice::from_ref(handle)).await;
+        report.steps.push(CanaryStep { name: "revoke", result: gone });
+        let refused = self.expect_key(key, false).await;
+        report.steps.push(CanaryStep { name: "verify", result: refused });
+        report
+    }
+
+    async fn canary_mint(&self, handle: &Handle, template: &Template) -> Result<Credential, Error> {
+        let now = self.keys.now().await?;
+        self.mint(&MintRequest {
+            handle,
+            template,
+            expires_at: now.plus(CANARY_TTL),
+            mint_deadline: now.plus(CANARY_TTL),
+            principal: "canary",
+            lease: "canary",
+        })
+        .await
+    }
+
+    async fn expect_key(&self, key: &str, good: bool) -> Result<(), Error> {
+        match (self.verify_key(key).await?.is_some(), good) {
+            (true, true) | (false, false) => Ok(()),
+            (false, true) => Err(Error::new(ErrorKind::Invalid, "a new key is refused")),
+            (true, false) => Err(Error::new(ErrorKind::Invalid, "a revoked key is accepted")),
+        }
+    }
+}
+
+impl fmt::Debug for ApiKeyBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiKeyBackend").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Backend for ApiKeyBackend {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn prefix(&self) -> &HandlePrefix {
+        &self.prefix
+    }
+
+    fn template(&self, raw: &Value) -> Result<Template, Error> {
+        Ok(ApiKeyTemplate::parse(raw)?.sealed())
+    }
+
+    async fn mint(&self, request: &MintRequest<'_>) -> Result<Credential, Error> {
+        let template: &ApiKeyTemplate = request.template.inner()?;
+        let mut random = [0; 32];
+        (self.random)(&mut random);
+        let key = key_of(&random);
+        let record = KeyRecord {
+            handle: request.handle.clone(),
+            hash: hash_of(key.expose()),
+            scopes: template.scopes.clone(),
+            principal: request.principal.to_owned(),
+            lease: request.lease.to_owned(),
+            expires_at: request.expires_at,
+        };
+        match self.keys.insert(&record, request.mint_deadline).await? {
+            Insertion::Late => Err(ApiKeyError::Late.into()),
+            Insertion::Stored => {
+                Ok(Credential::new().secret("key", key).variable("DAYFLY_API_KEY", "key"))
+            }
+            Insertion::Taken => Err(ApiKeyError::Taken(request.handle.to_string()).into()),
+        }
+    }
+
+    async fn renew(&self, request: &RenewRequest<'_>) -> Result<(), Error> {
+        if self.keys.extend(request.handle, request.until).await? {
+            return Ok(());
+        }
+        Err(ApiKeyError::Missing(request.handle.to_string()).into())
+    }
+
+    async fn revoke(&self, doomed: &[Doomed]) -> Vec<Revocation> {
+        let handles: Vec<Handle> = doomed.iter().map(|one| one.handle.clone()).collect();
+        if self.keys.remove(&handles).await.is_ok() {
+            return handles.iter().map(|_| Revocation::Gone).collect();
+        }
+        // One by one, so that each has its own answer.
+        let mut outcome = Vec::with_capacity(handles.len());
+        for handle in &handles {
+            outcome.push(match self.keys.remove(std::slice::from_ref(handle)).await {
+                Ok(()) => Revocation::Gone,
+                Err(error) => Revocation::Failed(error),
+            });
+        }
+        outcome
+    }
+
+    async fn verify(&self, doomed: &[Doomed]) -> Result<Vec<Liveness>, Error> {
+        let handles: Vec<Handle> = doomed.iter().map(|one| one.handle.clone()).collect();
+        let live = self.keys.live(&handles).await?;
+        let state = |one| if live.contains(one) { Liveness::Live } else { Liveness::Gone };
+        Ok(handles.iter().map(state).collect())
+    }
+
+    async fn list(&self, after: Option<&Handle>, limit: u32) -> Result<Listing, Error> {
+        let mut handles = self.keys.list(&self.prefix, after, limit.saturating_add(1)).await?;
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = handles.len() > limit;
+        handles.truncate(limit);
+        Ok(Listing { handles, more })
+    }
+
+    async fn canary(&self, handle: &Handle, template: &Template) -> CanaryReport {
+        self.exercise(handle, template).await
+    }
+}

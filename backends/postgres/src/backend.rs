@@ -1,0 +1,278 @@
+//! The backend: the trait's methods, each a message or a few.
+//!
+//! Invariant: whatever is minted here has a name that begins with the prefix, and nothing
+//! else is ever listed, changed or dropped.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    num::NonZeroU32,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use dayfly_backend_sdk::{
+    Backend, CanaryReport, Capabilities, Credential, Doomed, Error, ErrorKind, Expiry, Handle,
+    HandlePrefix, Listing, Liveness, MintRequest, RenewRequest, Revocation, Secret, Template,
+};
+use ring::rand::SystemRandom;
+use serde_json::Value;
+
+use crate::{
+    canary,
+    config::{PostgresConfig, PostgresTemplate, Recipe},
+    connection::Server,
+    credential::{Address, random_password},
+    error::Failure,
+    mint,
+    quote::{Literal, Sql},
+    revoke::{self, column},
+    scram,
+};
+
+/// How often a mint is tried while other transactions are in its way.
+const CONTENTION_TRIES: u32 = 5;
+/// How many roles' ids are remembered.
+const OIDS_MAX: usize = 16_384;
+
+/// PostgreSQL login roles with a lifetime.
+pub struct PostgresBackend {
+    prefix: HandlePrefix,
+    capabilities: Capabilities,
+    server: Server,
+    address: Address,
+    database: String,
+    skew: Duration,
+    patience: Duration,
+    random: SystemRandom,
+    oids: Oids,
+}
+
+impl PostgresBackend {
+    /// Checks the configuration. Nothing is connected yet; must be called within a tokio
+    /// runtime, since the pool's upkeep runs there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`].
+    pub fn new(config: &PostgresConfig) -> Result<Self, Error> {
+        let prefix = config.check()?;
+        let skew = Duration::from_millis(u64::from(config.clock_skew_ms_max));
+        let capabilities = Capabilities {
+            kind: "postgres",
+            // Once because VALID UNTIL is set later by it, once because the server's clock may
+            // be behind by it.
+            expiry: Expiry::Native { slack: skew * 2 },
+            revoke: true,
+            session_kill: true,
+            verify: true,
+            list: true,
+            renew: true,
+            deadline_guard: true,
+            ttl_min: Duration::from_secs(1),
+            handle_len_max: 63,
+        };
+        Ok(Self {
+            prefix,
+            capabilities,
+            server: Server::new(config),
+            address: Address::of(config),
+            database: config.database.clone(),
+            skew,
+            patience: Duration::from_millis(u64::from(config.session_end_timeout_ms)),
+            random: SystemRandom::new(),
+            oids: Oids::default(),
+        })
+    }
+
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    async fn create(&self, sql: &Sql) -> Result<i64, Failure> {
+        let mut tries = 1;
+        loop {
+            match self.server.run(sql).await {
+                // All of it was rolled back, so that trying again is no reuse of the name.
+                Err(failure) if failure.is_contention() && tries < CONTENTION_TRIES => tries += 1,
+                Err(failure) => return Err(failure),
+                Ok(rows) => {
+                    let row = rows.last();
+                    let row = row.ok_or(Failure::Survived("the new role has no id"))?;
+                    return column(row, 0);
+                }
+            }
+        }
+    }
+
+    async fn password(&self, iterations: NonZeroU32) -> Result<(Secret, String), Error> {
+        let failed = |what| Error::new(ErrorKind::Unavailable, what);
+        let (password, salt) = random_password(&self.random)
+            .map_err(|_| failed("the operating system has no random numbers"))?;
+        let text = password.clone();
+        // Some milliseconds of arithmetic: not on a thread that others wait for.
+        let verifier =
+            tokio::task::spawn_blocking(move || scram::verifier(text.expose(), &salt, iterations));
+        let verifier = verifier.await.map_err(|_| failed("the verifier was not computed"))?;
+        Ok((password, verifier))
+    }
+
+    fn listing(&self, after: Option<&Handle>, limit: u32) -> Result<Sql, Failure> {
+        // Exactly the shape of our handles: an account or a group of somebody's that happens
+        // to begin like them must not be swept away. A prefix has no special characters.
+        let shape = Literal::new(&format!("^{}[a-z2-7]{{26}}$", self.prefix.as_str()))?;
+        let after = Literal::new(after.map_or("", Handle::as_str))?;
+        Ok(Sql::new()
+            .text("SELECT rolname::pg_catalog.text FROM pg_catalog.pg_roles")
+            .text(" WHERE pg_catalog.starts_with(rolname::pg_catalog.text, ")
+            .literal(&Literal::new(self.prefix.as_str())?)
+            .text(") AND rolname::pg_catalog.text ~ ")
+            .literal(&shape)
+            .text(" AND rolname::pg_catalog.text COLLATE \"C\" > ")
+            .literal(&after)
+            .text(" ORDER BY rolname::pg_catalog.text COLLATE \"C\" LIMIT ")
+            .number(i64::from(limit) + 1))
+    }
+}
+
+impl fmt::Debug for PostgresBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresBackend")
+            .field("prefix", &self.prefix)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Backend for PostgresBackend {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn prefix(&self) -> &HandlePrefix {
+        &self.prefix
+    }
+
+    fn template(&self, raw: &Value) -> Result<Template, Error> {
+        Ok(PostgresTemplate::parse(raw)?.sealed(&self.database)?)
+    }
+
+    async fn mint(&self, request: &MintRequest<'_>) -> Result<Credential, Error> {
+        let recipe: &Recipe = request.template.inner()?;
+        let (password, verifier) = self.password(recipe.scram_iterations).await?;
+        let doing = "the role could not be created";
+        let sql = mint::message(request, recipe, &verifier, self.skew)
+            .map_err(|error| Failure::from(error).into_error(doing))?;
+        let oid = self.create(&sql).await.map_err(|failure| {
+            let error = failure.into_error(doing);
+            // What is not there at a mint is something that the template names.
+            if error.kind() == ErrorKind::NotFound { invalid(error) } else { error }
+        })?;
+        self.oids.remember(request.handle, oid);
+        Ok(self.address.credential(request.handle, password, &recipe.database))
+    }
+
+    async fn renew(&self, request: &RenewRequest<'_>) -> Result<(), Error> {
+        let doing = "the role's expiry could not be moved";
+        let sql = mint::renewal(request.handle, request.until, self.skew)
+            .map_err(|error| Failure::from(error).into_error(doing))?;
+        self.server.run(&sql).await.map(drop).map_err(|failure| failure.into_error(doing))
+    }
+
+    async fn revoke(&self, doomed: &[Doomed]) -> Vec<Revocation> {
+        revoke::revoke(&self.server, &self.oids, doomed, self.patience).await
+    }
+
+    async fn verify(&self, doomed: &[Doomed]) -> Result<Vec<Liveness>, Error> {
+        let known: Vec<_> =
+            doomed.iter().map(|one| (&one.handle, self.oids.known(&one.handle))).collect();
+        let left = revoke::alive(&self.server, &known)
+            .await
+            .map_err(|failure| failure.into_error("the roles could not be looked for"))?;
+        let state = |one: &Doomed| {
+            if left.contains(one.handle.as_str()) { Liveness::Live } else { Liveness::Gone }
+        };
+        Ok(doomed.iter().map(state).collect())
+    }
+
+    async fn list(&self, after: Option<&Handle>, limit: u32) -> Result<Listing, Error> {
+        let doing = "the roles could not be listed";
+        let sql = self.listing(after, limit).map_err(|failure| failure.into_error(doing))?;
+        let rows = self.server.run(&sql).await.map_err(|failure| failure.into_error(doing))?;
+        let mut handles = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let name: String = column(row, 0).map_err(|failure| failure.into_error(doing))?;
+            handles.extend(Handle::parse(name).ok());
+        }
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = handles.len() > limit;
+        handles.truncate(limit);
+        Ok(Listing { handles, more })
+    }
+
+    async fn canary(&self, handle: &Handle, template: &Template) -> CanaryReport {
+        canary::run(self, handle, template).await
+    }
+}
+
+fn invalid(error: Error) -> Error {
+    Error::new(ErrorKind::Invalid, "the template names what is not there").with_source(error)
+}
+
+/// The numeric ids of the roles that we have seen, oldest forgotten first. A session of a role
+/// that somebody else dropped can be found by the id alone.
+#[derive(Debug, Default)]
+pub(crate) struct Oids(Mutex<Remembered>);
+
+#[derive(Debug, Default)]
+struct Remembered {
+    by_handle: HashMap<Handle, i64>,
+    order: VecDeque<Handle>,
+}
+
+impl Oids {
+    pub(crate) fn remember(&self, handle: &Handle, oid: i64) {
+        let mut remembered = self.lock();
+        if remembered.by_handle.insert(handle.clone(), oid).is_none() {
+            remembered.order.push_back(handle.clone());
+        }
+        while remembered.order.len() > OIDS_MAX {
+            if let Some(oldest) = remembered.order.pop_front() {
+                remembered.by_handle.remove(&oldest);
+            }
+        }
+    }
+
+    pub(crate) fn known(&self, handle: &Handle) -> Option<i64> {
+        self.lock().by_handle.get(handle).copied()
+    }
+
+    /// The order keeps its entry until it is the oldest; it is bounded all the same.
+    pub(crate) fn forget(&self, handle: &Handle) {
+        self.lock().by_handle.remove(handle);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Remembered> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remembered_ids_are_bounded_and_the_oldest_go_first() {
+        let oids = Oids::default();
+        let handle = |number: usize| Handle::parse(format!("a{number}")).unwrap();
+        for number in 0..OIDS_MAX + 10 {
+            oids.remember(&handle(number), 1);
+        }
+        assert_eq!(oids.known(&handle(0)), None);
+        assert_eq!(oids.known(&handle(OIDS_MAX)), Some(1));
+        oids.forget(&handle(OIDS_MAX));
+        assert_eq!(oids.known(&handle(OIDS_MAX)), None);
+        assert_eq!(oids.lock().order.len(), OIDS_MAX);
+    }
+}

@@ -1,0 +1,364 @@
+//! How a role ends: fence, end its sessions, hand over what it owns, drop it, look.
+//!
+//! Invariant: the order. A session that did `SET ROLE` goes on after its role was dropped,
+//! so sessions end first; a new one could start while they end, so the fence is before that.
+//! Each step takes the whole batch in one message; a message that fails is sent again in
+//! halves, so that one bad role delays no other.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    time::Duration,
+};
+
+use dayfly_backend_sdk::{Doomed, Handle, Revocation};
+use sqlx::{Row, postgres::PgRow};
+
+use crate::{
+    backend::Oids,
+    config::{EndPlan, Owned},
+    connection::Server,
+    error::Failure,
+    mint::locked,
+    quote::{Ident, Literal, Sql},
+    statement::{Statement, Values},
+};
+
+/// How long ended sessions are waited for between two looks, at first and at most.
+const LOOK_AGAIN_MIN: Duration = Duration::from_millis(5);
+const LOOK_AGAIN_MAX: Duration = Duration::from_millis(200);
+
+/// Ends all of `doomed`, and says of each whether it is gone.
+pub(crate) async fn revoke(
+    server: &Server,
+    oids: &Oids,
+    doomed: &[Doomed],
+    patience: Duration,
+) -> Vec<Revocation> {
+    let mut batch = Batch::new(server, doomed);
+    let ended = async {
+        batch.locate(oids).await?;
+        batch.fence().await;
+        batch.end_sessions(patience).await;
+        batch.hand_over().await;
+        batch.drop_roles().await;
+        batch.verify(oids, patience).await
+    };
+    match ended.await {
+        Ok(()) => batch.outcome(),
+        Err(failure) => doomed.iter().map(|_| failed(failure.clone())).collect(),
+    }
+}
+
+/// The roles and sessions that are left of `handles`, with the ids that we remember.
+pub(crate) async fn alive(
+    server: &Server,
+    handles: &[(&Handle, Option<i64>)],
+) -> Result<BTreeSet<String>, Failure> {
+    if handles.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let rows = server.run(&what_is_left(handles)).await?;
+    let mut names = BTreeSet::new();
+    for row in &rows {
+        let (name, oid): (Option<String>, i64) = (column(row, 0)?, column(row, 1)?);
+        let by_id = handles.iter().filter(|(_, known)| *known == Some(oid));
+        names.extend(by_id.map(|(handle, _)| handle.to_string()));
+        names.extend(name);
+    }
+    Ok(names)
+}
+
+fn what_is_left(handles: &[(&Handle, Option<i64>)]) -> Sql {
+    let names = || handles.iter().map(|(handle, _)| Literal::handle(handle));
+    let known = || std::iter::once(0).chain(handles.iter().filter_map(|(_, oid)| *oid));
+    Sql::new()
+        .text("SELECT rolname::pg_catalog.text, oid::pg_catalog.int8 FROM pg_catalog.pg_roles")
+        .text(" WHERE rolname IN (")
+        .list(names(), |sql, name| sql.literal(&name))
+        .text(") OR oid IN (")
+        .list(known(), Sql::number)
+        .text(") UNION SELECT usename::pg_catalog.text, usesysid::pg_catalog.int8")
+        .text(" FROM pg_catalog.pg_stat_activity WHERE usename IN (")
+        .list(names(), |sql, name| sql.literal(&name))
+        .text(") OR usesysid IN (")
+        .list(known(), Sql::number)
+        .text(")")
+}
+
+/// Gives away or drops what these own in the database that it is sent to.
+fn handover(targets: &[&Target]) -> Result<Sql, Failure> {
+    let mut sql = Sql::new();
+    for target in targets {
+        if let Owned::Reassign(heir) = &target.owned {
+            sql = sql.text("REASSIGN OWNED BY ").ident(&target.name);
+            sql = sql.text(" TO ").ident(&Ident::new(heir)?).text(";\n");
+        }
+        // After a reassignment, what is left are rights that were granted to it.
+        sql = sql.text("DROP OWNED BY ").ident(&target.name).text(";\n");
+    }
+    Ok(sql)
+}
+
+/// Ends the sessions of these, and has a row for each that was still there.
+fn termination(targets: &[&Target]) -> Sql {
+    Sql::new()
+        .text("SELECT usesysid::pg_catalog.int8, pg_catalog.pg_terminate_backend(pid)")
+        .text(" FROM pg_catalog.pg_stat_activity WHERE usesysid IN (")
+        .list(targets.iter().filter_map(|target| target.oid), Sql::number)
+        .text(")")
+}
+
+/// Decodes one column of an answer of ours.
+pub(crate) fn column<'r, T>(row: &'r PgRow, at: usize) -> Result<T, Failure>
+where
+    T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+{
+    row.try_get(at).map_err(|error| Failure::sent(&error))
+}
+
+fn failed(failure: Failure) -> Revocation {
+    Revocation::Failed(failure.into_error("the role could not be ended"))
+}
+
+struct Target {
+    handle: Handle,
+    name: Ident,
+    owned: Owned,
+    database: Option<String>,
+    statements: Vec<Statement>,
+    oid: Option<i64>,
+    exists: bool,
+    failure: Option<Failure>,
+}
+
+impl Target {
+    fn new(doomed: &Doomed) -> Self {
+        let mut failure = None;
+        let mut note = |error: Failure| failure = Some(error);
+        let plan = EndPlan::read(&doomed.plan).unwrap_or_else(|error| {
+            note(error.into());
+            EndPlan::default()
+        });
+        let statements = plan.statements().unwrap_or_else(|error| {
+            note(Failure::Ours(error.to_string()));
+            Vec::new()
+        });
+        Self {
+            handle: doomed.handle.clone(),
+            name: Ident::handle(&doomed.handle),
+            owned: plan.owned,
+            database: plan.database,
+            statements,
+            oid: None,
+            exists: false,
+            failure,
+        }
+    }
+
+    /// Whether the next step still makes sense.
+    fn stands(&self) -> bool {
+        self.exists && self.failure.is_none()
+    }
+}
+
+struct Batch<'a> {
+    server: &'a Server,
+    targets: Vec<Target>,
+}
+
+impl<'a> Batch<'a> {
+    fn new(server: &'a Server, doomed: &[Doomed]) -> Self {
+        Self { server, targets: doomed.iter().map(Target::new).collect() }
+    }
+
+    /// Which of them exist, and under which id. The id outlives the name.
+    async fn locate(&mut self, oids: &Oids) -> Result<(), Failure> {
+        if self.targets.is_empty() {
+            return Ok(());
+        }
+        let sql = Sql::new()
+            .text("SELECT rolname::pg_catalog.text, oid::pg_catalog.int8")
+            .text(" FROM pg_catalog.pg_roles WHERE rolname IN (")
+            .list(&self.targets, |sql, target| sql.literal(&Literal::handle(&target.handle)))
+            .text(")");
+        let mut found = BTreeMap::new();
+        for row in self.server.run(&sql).await? {
+            found.insert(column::<String>(&row, 0)?, column::<i64>(&row, 1)?);
+        }
+        for target in &mut self.targets {
+            let oid = found.get(target.handle.as_str()).copied();
+            target.exists = oid.is_some();
+            target.oid = oid.or_else(|| oids.known(&target.handle));
+            if let Some(oid) = oid {
+                oids.remember(&target.handle, oid);
+            }
+        }
+        Ok(())
+    }
+
+    /// No new login, whatever else goes wrong. Whoever is no superuser needs membership in a
+    /// role to end its sessions and to hand over what it owns; we take it only now, so that
+    /// our account is not a member of every live role. The fence holds even if that fails:
+    /// with `pg_signal_backend` the sessions can be ended all the same.
+    async fn fence(&mut self) {
+        let chosen = self.those(|target| target.exists);
+        self.each(&chosen, None, |targets| {
+            let mut sql = Sql::new();
+            for target in targets {
+                sql = sql
+                    .text("ALTER ROLE ")
+                    .ident(&target.name)
+                    .text(" NOLOGIN PASSWORD NULL VALID UNTIL '1970-01-01 00:00:00+00';\n");
+            }
+            let body = Sql::new()
+                .text("BEGIN IF NOT (SELECT rolsuper FROM pg_catalog.pg_roles")
+                .text(" WHERE rolname = current_user) THEN GRANT ")
+                .list(targets, |sql, target| sql.ident(&target.name))
+                .text(" TO CURRENT_USER; END IF; EXCEPTION WHEN OTHERS THEN NULL; END");
+            Ok(sql.then(&body.as_block()?))
+        })
+        .await;
+    }
+
+    /// Ends the sessions of all, also of those whose role somebody else has dropped, and
+    /// waits until they are gone.
+    async fn end_sessions(&mut self, patience: Duration) {
+        let mut waited = Duration::ZERO;
+        let mut pause = LOOK_AGAIN_MIN;
+        let mut chosen = self.those(|target| target.oid.is_some());
+        while !chosen.is_empty() {
+            let rows = self.each(&chosen, None, |targets| Ok(termination(targets))).await;
+            let open: BTreeSet<i64> = rows.iter().filter_map(|row| row.try_get(0).ok()).collect();
+            chosen = self.those(|target| target.oid.is_some_and(|oid| open.contains(&oid)));
+            if waited >= patience {
+                return self.note(&chosen, &Failure::Survived("a session has not ended"));
+            }
+            if !chosen.is_empty() {
+                tokio::time::sleep(pause).await;
+                waited += pause;
+                pause = (pause * 2).min(LOOK_AGAIN_MAX);
+            }
+        }
+    }
+
+    /// What the roles own in their database goes where their plans say.
+    async fn hand_over(&mut self) {
+        let databases: BTreeSet<Option<String>> =
+            self.targets.iter().map(|target| target.database.clone()).collect();
+        for database in databases {
+            let chosen = self.those(|target| {
+                target.stands() && target.owned != Owned::Fail && target.database == database
+            });
+            self.each(&chosen, database.as_deref(), handover).await;
+        }
+    }
+
+    async fn drop_roles(&mut self) {
+        let chosen = self.those(Target::stands);
+        self.each(&chosen, None, |targets| {
+            let mut sql = Sql::new();
+            if targets.iter().any(|target| !target.statements.is_empty()) {
+                sql = locked(sql);
+            }
+            for target in targets {
+                let values = Values::new(&target.handle, None);
+                for statement in &target.statements {
+                    sql = statement.render(sql, &values);
+                }
+            }
+            let guard = Sql::new()
+                .text(
+                    "BEGIN IF EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE usesysid IN (",
+                )
+                .list(targets.iter().filter_map(|target| target.oid), Sql::number)
+                .text(")) THEN RAISE EXCEPTION USING ERRCODE = 'DF002',")
+                .text(" MESSAGE = 'a session is open'; END IF; END");
+            let sql = sql.then(&guard.as_block()?).text("DROP ROLE IF EXISTS ");
+            Ok(sql.list(targets, |sql, target| sql.ident(&target.name)))
+        })
+        .await;
+    }
+
+    /// Looks, by name and by id. A login that was past its checks when the fence came may have
+    /// opened a session since; it is ended, and we look once more.
+    async fn verify(&mut self, oids: &Oids, patience: Duration) -> Result<(), Failure> {
+        let mut left = self.left().await?;
+        let late =
+            |target: &Target| target.failure.is_none() && left.contains(target.handle.as_str());
+        if self.targets.iter().any(late) {
+            self.end_sessions(patience).await;
+            left = self.left().await?;
+        }
+        for target in &mut self.targets {
+            if !left.contains(target.handle.as_str()) {
+                target.failure = None;
+                oids.forget(&target.handle);
+            } else if target.failure.is_none() {
+                target.failure = Some(Failure::Survived("the role or a session of it is left"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn left(&self) -> Result<BTreeSet<String>, Failure> {
+        let handles: Vec<_> =
+            self.targets.iter().map(|target| (&target.handle, target.oid)).collect();
+        alive(self.server, &handles).await
+    }
+
+    fn outcome(self) -> Vec<Revocation> {
+        self.targets
+            .into_iter()
+            .map(|target| target.failure.map_or(Revocation::Gone, failed))
+            .collect()
+    }
+
+    fn those(&self, chosen: impl Fn(&Target) -> bool) -> Vec<usize> {
+        let targets = self.targets.iter().enumerate();
+        targets.filter(|(_, target)| chosen(target)).map(|(at, _)| at).collect()
+    }
+
+    /// Sends `build`'s message for all `chosen`; in halves when it is refused, down to the
+    /// ones that it is refused for. Gives the rows of those that went through.
+    async fn each(
+        &mut self,
+        chosen: &[usize],
+        database: Option<&str>,
+        build: impl Fn(&[&Target]) -> Result<Sql, Failure>,
+    ) -> Vec<PgRow> {
+        let mut rows = Vec::new();
+        let mut work: Vec<Range<usize>> = std::iter::once(0..chosen.len()).collect();
+        while let Some(range) = work.pop() {
+            let members = chosen.get(range.clone()).unwrap_or_default();
+            let targets: Vec<&Target> =
+                members.iter().filter_map(|at| self.targets.get(*at)).collect();
+            if targets.is_empty() {
+                continue;
+            }
+            let answer = match (build(&targets), database) {
+                (Ok(sql), None) => self.server.run(&sql).await,
+                (Ok(sql), Some(database)) => self.server.run_in(database, &sql).await,
+                (Err(failure), _) => Err(failure),
+            };
+            match answer {
+                Ok(answered) => rows.extend(answered),
+                Err(failure) if failure.is_rolled_back() && range.len() > 1 => {
+                    let middle = range.start + range.len() / 2;
+                    work.push(middle..range.end);
+                    work.push(range.start..middle);
+                }
+                Err(failure) => self.note(members, &failure),
+            }
+        }
+        rows
+    }
+
+    fn note(&mut self, members: &[usize], failure: &Failure) {
+        for at in members {
+            if let Some(target) = self.targets.get_mut(*at) {
+                target.failure.get_or_insert_with(|| failure.clone());
+            }
+        }
+    }
+}

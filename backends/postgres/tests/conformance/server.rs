@@ -1,0 +1,139 @@
+//! A throwaway PostgreSQL: socket only, passwords for everyone but `postgres`, gone on drop.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::{Arc, Weak},
+};
+
+use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use tempfile::TempDir;
+use tokio::sync::Mutex;
+
+const HBA: &str = "local all postgres trust\nlocal all all scram-sha-256\n";
+const SETTINGS: &str = "listen_addresses = ''\nfsync = off\nsynchronous_commit = off\n\
+    full_page_writes = off\nshared_buffers = 16MB\nmax_connections = 200\nlog_statement = all\nport = 5432\n";
+
+pub(crate) struct Server {
+    directory: TempDir,
+    programs: PathBuf,
+}
+
+/// Alive as long as a test uses it, so that the last one stops it.
+static SHARED: Mutex<Weak<Server>> = Mutex::const_new(Weak::new());
+
+impl Server {
+    /// The server that is running, or a new one after `setup`.
+    pub(crate) async fn shared(setup: impl AsyncFnOnce(&Self)) -> Arc<Self> {
+        let mut shared = SHARED.lock().await;
+        if let Some(server) = shared.upgrade() {
+            return server;
+        }
+        let server = Arc::new(Self::start());
+        setup(&server).await;
+        *shared = Arc::downgrade(&server);
+        server
+    }
+
+    fn start() -> Self {
+        let programs = programs();
+        // Short, since the path of a socket holds 107 bytes.
+        let directory = tempfile::Builder::new().prefix("dfpg").tempdir_in("/tmp").unwrap();
+        if is_root() {
+            // PostgreSQL refuses to run as root.
+            let id = |flag| {
+                let output = output(Command::new("id").args([flag, "postgres"]));
+                String::from_utf8(output.stdout).unwrap().trim().parse().ok()
+            };
+            std::os::unix::fs::chown(directory.path(), id("-u"), id("-g")).unwrap();
+        }
+        let server = Self { directory, programs };
+        let data = server.path("data");
+        let init = ["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8"];
+        output(server.command("initdb").args(init).args(["--no-sync", "-D"]).arg(&data));
+        fs::write(data.join("pg_hba.conf"), HBA).unwrap();
+        let settings = format!("{SETTINGS}unix_socket_directories = '{}'\n", server.directory());
+        fs::write(data.join("postgresql.auto.conf"), settings).unwrap();
+        let log = server.path("log");
+        output(
+            server.command("pg_ctl").arg("-D").arg(&data).arg("-l").arg(log).args(["-ws", "start"]),
+        );
+        server
+    }
+
+    pub(crate) fn directory(&self) -> &str {
+        self.directory.path().to_str().unwrap()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap()
+    }
+
+    pub(crate) async fn admin(&self, database: &str) -> PgConnection {
+        let options = PgConnectOptions::new_without_pgpass().socket(self.directory.path());
+        let options = options.port(5432).username("postgres").password("");
+        PgConnection::connect_with(&options.database(database)).await.unwrap()
+    }
+
+    pub(crate) fn psql(&self, url: &str, sql: &str) -> String {
+        let output = output(Command::new(self.programs.join("psql")).args(["-XAtc", sql, url]));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let program = self.programs.join(program);
+        let mut command = if is_root() {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        command.current_dir("/");
+        command
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let data = self.path("data");
+        let stop = ["-m", "immediate", "-s", "stop"];
+        let stopped = self.command("pg_ctl").arg("-D").arg(data).args(stop).status();
+        if !std::thread::panicking() {
+            assert!(stopped.unwrap().success());
+        }
+    }
+}
+
+/// Where `initdb` is: what `DAYFLY_TEST_POSTGRES` says, or the newest that is installed.
+#[expect(clippy::disallowed_methods, reason = "the suite can be pointed at another version")]
+fn programs() -> PathBuf {
+    if let Some(programs) = std::env::var_os("DAYFLY_TEST_POSTGRES") {
+        return programs.into();
+    }
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let number = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();
+    let installed = versions.map(|entry| entry.path());
+    let newest =
+        installed.filter(|path| path.join("bin/initdb").exists()).max_by_key(|path| number(path));
+    newest
+        .expect("this test needs a PostgreSQL server: install the Debian package `postgresql`")
+        .join("bin")
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+fn output(command: &mut Command) -> Output {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {errors}");
+    output
+}

@@ -1,0 +1,313 @@
+//! The command line.
+//!
+//! Invariant: no flag carries a secret; tokens come from files, from the environment or from
+//! the CI platform.
+
+mod values;
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use dayfly_api::Outcome;
+
+pub(crate) use crate::args::values::{RoleRequest, is_variable_name};
+use crate::{
+    ambient::Ambient,
+    args::values::{duration, outcome, ttl},
+    client::{self, BrokerUrl, Client},
+    identity::{self, Token},
+    output::Terminal,
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  dayfly exec --role pg-migrate -- ./migrate.sh
+  dayfly exec --role OLD=pg-read --role NEW=pg-write --ttl 1h -- ./copy.sh
+  dayfly lease list --state active
+  dayfly lease revoke lse_… --reason 'laptop lost'";
+
+const EXEC_HELP: &str = "\
+The identity is the first of: --token-file, DAYFLY_ID_TOKEN, GitHub's request variables \
+(`permissions: id-token: write`).
+
+Exit codes: the command's own; 128+N if signal N killed it; 125 if dayfly failed before the \
+command started, 126 if the command can't be executed, 127 if it was not found.";
+
+const READ_HELP: &str = "\
+The token is the first of: --token-file, DAYFLY_TOKEN_FILE, DAYFLY_TOKEN, and the identity that \
+`exec` would use.
+
+Exit codes: 0 done; 1 failed; 2 wrong use; 3 not found; 4 denied; 5 not signed in; 6 try again \
+later, or not yet verified dead; 7 conflict.";
+
+/// Runs commands with credentials that end with them; looks at leases and revokes them.
+#[derive(Debug, Parser)]
+#[command(name = "dayfly", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) broker: BrokerArgs,
+
+    /// Say nothing but warnings and errors
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Where the broker is.
+#[derive(Debug, Args)]
+pub(crate) struct BrokerArgs {
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        help = "The broker's address, https or a loopback http [env: DAYFLY_URL]"
+    )]
+    pub(crate) url: Option<String>,
+
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help = "Trust the certificates in this PEM file and no others [env: DAYFLY_CA_FILE]"
+    )]
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a command with credentials in its environment, and end them with it
+    Exec(ExecArgs),
+    /// The last step of `exec`: becomes the command
+    #[command(hide = true)]
+    ExecChild(ExecChildArgs),
+    /// Look at leases and revoke them
+    Lease {
+        #[command(subcommand)]
+        command: LeaseCommand,
+    },
+    /// Look at roles
+    Role {
+        #[command(subcommand)]
+        command: RoleCommand,
+    },
+    /// Look at tasks and complete them
+    Task {
+        #[command(subcommand)]
+        command: TaskCommand,
+    },
+    /// Show who the broker takes the caller for
+    Whoami(ReadArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = EXEC_HELP)]
+pub(crate) struct ExecArgs {
+    /// A role to get a credential for; with NAME= its variables become NAME_…
+    #[arg(long = "role", required = true, value_name = "[NAME=]ROLE", action = ArgAction::Append)]
+    pub(crate) roles: Vec<RoleRequest>,
+
+    /// How long the command may take at most
+    #[arg(long, default_value = "15m", value_parser = ttl)]
+    pub(crate) ttl: Duration,
+
+    /// Why, for those who look at the broker [default: `exec` and the command's name]
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) purpose: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) identity: IdentityArgs,
+
+    /// How long the command has to stop after a signal before it is killed
+    #[arg(long, default_value = "20s", value_name = "TIME", value_parser = duration)]
+    pub(crate) stop_timeout: Duration,
+
+    /// How long to wait for the credentials' end after the command's
+    #[arg(long, default_value = "5s", value_name = "TIME", value_parser = duration)]
+    pub(crate) revoke_timeout: Duration,
+
+    /// The command and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExecChildArgs {
+    /// The process that must still be our parent
+    pub(crate) parent: i32,
+    /// The file to execute
+    pub(crate) program: PathBuf,
+    /// Its arguments, from its own name on
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// Whose token to send.
+#[derive(Debug, Args)]
+pub(crate) struct IdentityArgs {
+    /// Read the token from this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+
+    #[arg(
+        long,
+        help = "The audience to ask GitHub for [env: DAYFLY_AUDIENCE] [default: the broker's address]"
+    )]
+    pub(crate) audience: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LeaseCommand {
+    /// List leases, newest first
+    List(LeaseListArgs),
+    /// End a lease now
+    Revoke(LeaseRevokeArgs),
+    /// Show one lease
+    Show(ShowArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RoleCommand {
+    /// List the roles that the caller may see
+    List(ReadArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TaskCommand {
+    /// End a task and its credentials
+    Complete(TaskCompleteArgs),
+    /// Show one task
+    Show(ShowArgs),
+}
+
+/// What commands that read and administer have in common.
+#[derive(Debug, Args)]
+#[command(after_help = READ_HELP)]
+pub(crate) struct ReadArgs {
+    #[command(flatten)]
+    pub(crate) identity: IdentityArgs,
+
+    /// How to show the result
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// Its id
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LeaseListArgs {
+    /// Only in this state: pending, active, revoking, revoked or expired
+    #[arg(long)]
+    pub(crate) state: Option<String>,
+    /// Only of this role
+    #[arg(long)]
+    pub(crate) role: Option<String>,
+    /// Only at this backend
+    #[arg(long)]
+    pub(crate) backend: Option<String>,
+    /// Only of this task
+    #[arg(long, value_name = "ID")]
+    pub(crate) task: Option<String>,
+    /// Only of this principal
+    #[arg(long)]
+    pub(crate) principal: Option<String>,
+    /// Only of principals of this issuer
+    #[arg(long)]
+    pub(crate) issuer: Option<String>,
+    /// Only those that end before this RFC 3339 time
+    #[arg(long, value_name = "TIME")]
+    pub(crate) expires_before: Option<String>,
+    /// At most this many
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) limit: u32,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LeaseRevokeArgs {
+    /// The lease's id
+    pub(crate) id: String,
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
+    /// How long to wait until it is verified dead
+    #[arg(long, default_value = "5s", value_name = "TIME", value_parser = duration)]
+    pub(crate) wait: Duration,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TaskCompleteArgs {
+    /// The task's id
+    pub(crate) id: String,
+    /// How it ended: completed, failed or cancelled
+    #[arg(long, default_value = "completed", value_parser = outcome)]
+    pub(crate) outcome: Outcome,
+    /// How long to wait until its credentials are verified dead
+    #[arg(long, default_value = "5s", value_name = "TIME", value_parser = duration)]
+    pub(crate) wait: Duration,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+}
+
+/// How results are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// One JSON value.
+    Json,
+    /// For people.
+    Table,
+}
+
+/// What every command needs besides its own arguments.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Context<'a> {
+    pub(crate) broker: &'a BrokerArgs,
+    pub(crate) ambient: &'a Ambient,
+    pub(crate) terminal: &'a Terminal,
+}
+
+impl Context<'_> {
+    /// A client of the broker that flags and environment name.
+    pub(crate) fn client(&self) -> Result<Client, client::Error> {
+        let url = self.broker.url.as_deref().or_else(|| self.ambient.text("DAYFLY_URL"));
+        let url = BrokerUrl::parse(url)?;
+        let ca_file = self.broker.ca_file.clone();
+        let ca_file = ca_file.or_else(|| self.ambient.value("DAYFLY_CA_FILE").map(PathBuf::from));
+        Client::new(url, ca_file.as_deref())
+    }
+
+    /// The audience that a token for this broker should have.
+    pub(crate) fn audience(&self, args: &IdentityArgs, client: &Client) -> String {
+        let named = args.audience.as_deref().or_else(|| self.ambient.text("DAYFLY_AUDIENCE"));
+        named.map_or_else(|| client.url().to_string(), ToOwned::to_owned)
+    }
+
+    /// A client and the token for a command that reads or administers.
+    pub(crate) async fn signed_in(
+        &self,
+        args: &IdentityArgs,
+    ) -> Result<(Client, Token), identity::Error> {
+        let client = self.client()?;
+        let source = identity::bearer(args.token_file.as_deref(), self.ambient)?;
+        let token = source.token(&self.audience(args, &client)).await?;
+        Ok((client, token))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+use clap::{CommandFactory as _, error::ErrorKind};
+
+use super::*;
+
+fn parse(words: &[&str]) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from([&["dayfly"], words].concat())
+}
+
+fn exec(words: &[&str]) -> ExecArgs {
+    let Command::Exec(exec) = parse(&[&["exec"], words].concat()).unwrap().command else {
+        panic!("not exec");
+    };
+    exec
+}
+
+#[test]
+fn the_definition_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn roles_take_an_optional_prefix() {
+    let roles = exec(&["--role", "pg-read", "--role", "NEW=pg-write", "--", "true"]).roles;
+    assert_eq!(roles[0], RoleRequest { prefix: None, role: "pg-read".into() });
+    assert_eq!(roles[1], RoleRequest { prefix: Some("NEW".into()), role: "pg-write".into() });
+}
+
+#[test]
+fn roles_that_cannot_be_meant_are_refused() {
+    for bad in ["", "=r", "1A=r", "A-B=r", "A=", "A=b=c", "two words"] {
+        let fault = parse(&["exec", "--role", bad, "--", "true"]).unwrap_err();
+        assert!(
+            matches!(fault.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue),
+            "{bad}: {fault}"
+        );
+    }
+}
+
+#[test]
+fn exec_needs_a_role_and_a_command() {
+    assert!(parse(&["exec", "--", "true"]).is_err());
+    assert!(parse(&["exec", "--role", "r"]).is_err());
+    assert!(parse(&["exec", "--role", "r", "--"]).is_err());
+}
+
+#[test]
+fn the_commands_own_flags_stay_its_own() {
+    for words in [
+        ["--role", "r", "--", "psql", "-q", "--url", "x", "--", "y"].as_slice(),
+        ["--role", "r", "psql", "-q", "--url", "x", "--", "y"].as_slice(),
+    ] {
+        assert_eq!(exec(words).command, ["psql", "-q", "--url", "x", "--", "y"], "{words:?}");
+    }
+}
+
+#[test]
+fn times_have_units() {
+    let ttl = |text: &str| parse(&["exec", "--role", "r", "--ttl", text, "true"]);
+    let seconds = |text: &str| exec(&["--role", "r", "--ttl", text, "true"]).ttl.as_secs();
+    assert_eq!(["90s", "15m", "1h30m"].map(seconds), [90, 900, 5400]);
+    for bad in ["", "900", "m", "1d", "-5m", "0s", "5m5", "99999999999999999999h", "9999999h"] {
+        assert!(ttl(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn the_broker_may_be_named_before_and_after_the_command() {
+    for words in [["--url", "https://b", "whoami"], ["whoami", "--url", "https://b"]] {
+        assert_eq!(parse(&words).unwrap().broker.url.as_deref(), Some("https://b"));
+    }
+}
+
+#[test]
+fn revoking_needs_a_reason() {
+    assert!(parse(&["lease", "revoke", "lse_1"]).is_err());
+    assert!(parse(&["lease", "revoke", "lse_1", "--reason", "lost", "--wait", "0s"]).is_ok());
+}
+
+#[test]
+fn no_flag_takes_a_token() {
+    let mut pending = vec![Cli::command()];
+    while let Some(command) = pending.pop() {
+        pending.extend(command.get_subcommands().cloned());
+        for flag in command.get_arguments().filter_map(|flag| flag.get_long()) {
+            assert!(!flag.contains("token") || flag == "token-file", "--{flag}");
+            assert!(!flag.contains("password") && !flag.contains("secret"), "--{flag}");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Values of flags that clap does not know.
+//!
+//! Invariant: a value that parses can be used as it is; nothing is checked again later.
+
+use std::{str::FromStr, time::Duration};
+
+use dayfly_api::Outcome;
+
+/// One `--role`: which role, and what its variables' names begin with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RoleRequest {
+    pub(crate) prefix: Option<String>,
+    pub(crate) role: String,
+}
+
+impl FromStr for RoleRequest {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (prefix, role) = match text.split_once('=') {
+            Some((prefix, role)) => (Some(prefix), role),
+            None => (None, text),
+        };
+        if prefix.is_some_and(|prefix| !is_variable_name(prefix)) {
+            return Err("NAME must be letters, digits and `_`, and not begin with a digit".into());
+        }
+        if role.is_empty() || role.contains(|c: char| c == '=' || c.is_whitespace()) {
+            return Err("expected ROLE or NAME=ROLE".into());
+        }
+        Ok(Self { prefix: prefix.map(ToOwned::to_owned), role: role.to_owned() })
+    }
+}
+
+/// Whether every shell and every program can read a variable of this name.
+pub(crate) fn is_variable_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// `90s`, `15m`, `1h30m`. A number without a unit is refused: readers disagree on what it is.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    const EXPECTED: &str = "expected a time like 90s, 15m or 1h30m";
+    let mut seconds = 0_u64;
+    let mut rest = text;
+    if rest.is_empty() {
+        return Err(EXPECTED.into());
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or(EXPECTED)?;
+        let (number, tail) = rest.split_at(digits);
+        let mut tail = tail.chars();
+        let unit = match tail.next() {
+            Some('s') => 1,
+            Some('m') => 60,
+            Some('h') => 3600,
+            _ => return Err(EXPECTED.into()),
+        };
+        let number: u64 = number.parse().map_err(|_| EXPECTED)?;
+        let part = number.checked_mul(unit).ok_or("that is too long")?;
+        seconds = seconds.checked_add(part).ok_or("that is too long")?;
+        rest = tail.as_str();
+    }
+    if seconds > SECONDS_MAX {
+        Err("that is too long".into())
+    } else {
+        Ok(Duration::from_secs(seconds))
+    }
+}
+
+/// A year; no credential should be asked for that long, and no timer overflows on it.
+const SECONDS_MAX: u64 = 366 * 24 * 3600;
+
+/// A lifetime: a duration that is not zero.
+pub(super) fn ttl(text: &str) -> Result<Duration, String> {
+    let ttl = duration(text)?;
+    if ttl.is_zero() { Err("a lifetime can't be zero".into()) } else { Ok(ttl) }
+}
+
+pub(super) fn outcome(text: &str) -> Result<Outcome, String> {
+    match text {
+        "cancelled" => Ok(Outcome::Cancelled),
+        "completed" => Ok(Outcome::Completed),
+        "failed" => Ok(Outcome::Failed),
+        _ => Err("expected completed, failed or cancelled".into()),
+    }
+}

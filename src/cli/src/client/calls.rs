@@ -1,0 +1,147 @@
+//! The calls of the API that the command line makes.
+//!
+//! Invariant: each call says whether it may be repeated; nothing that mints may.
+
+use std::time::Duration;
+
+use dayfly_api::{
+    CompleteTask, Completed, CreateTask, Lease, LeasePage, OpenedTask, Outcome, RenewLease,
+    Renewed, RevokeLease, Revoked, RoleList, Task, WhoAmI,
+};
+use reqwest::Method;
+use serde::de::DeserializeOwned;
+use url::Url;
+
+use crate::{
+    client::{ATTEMPTS_MAX, Call, Client, Error, Repeat},
+    identity::Token,
+};
+
+/// Which leases to list: query parameters that are set.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LeaseFilter(pub(crate) Vec<(&'static str, String)>);
+
+impl Client {
+    pub(crate) async fn open_task(
+        &self,
+        bearer: &Token,
+        task: &CreateTask,
+    ) -> Result<OpenedTask, Error> {
+        let call = Call {
+            method: Method::POST,
+            url: self.url.join(&["api", "v1", "tasks"]),
+            body: Some(task),
+            repeat: Repeat::Unsent,
+            attempts_max: ATTEMPTS_MAX,
+            wait: Duration::ZERO,
+        };
+        self.send(call, bearer).await
+    }
+
+    /// Completes a task; tried twice at most, since somebody waits for it.
+    pub(crate) async fn complete_task(
+        &self,
+        bearer: &Token,
+        id: &str,
+        outcome: Outcome,
+        wait: Duration,
+    ) -> Result<Completed, Error> {
+        let url = self.url.join(&["api", "v1", "tasks", id, "complete"]);
+        self.end(bearer, url, &CompleteTask { outcome }, wait).await
+    }
+
+    pub(crate) async fn revoke_lease(
+        &self,
+        bearer: &Token,
+        id: &str,
+        reason: &str,
+        wait: Duration,
+    ) -> Result<Revoked, Error> {
+        let url = self.url.join(&["api", "v1", "leases", id, "revoke"]);
+        self.end(bearer, url, &RevokeLease { reason: reason.to_owned() }, wait).await
+    }
+
+    pub(crate) async fn renew_lease(
+        &self,
+        bearer: &Token,
+        id: &str,
+        ttl_seconds: i64,
+    ) -> Result<Renewed, Error> {
+        let call = Call {
+            method: Method::POST,
+            url: self.url.join(&["api", "v1", "leases", id, "renew"]),
+            body: Some(&RenewLease { ttl_seconds }),
+            // Its caller has a schedule of its own.
+            repeat: Repeat::Unsent,
+            attempts_max: 1,
+            wait: Duration::ZERO,
+        };
+        self.send(call, bearer).await
+    }
+
+    pub(crate) async fn lease(&self, bearer: &Token, id: &str) -> Result<Lease, Error> {
+        self.read_one(bearer, self.url.join(&["api", "v1", "leases", id])).await
+    }
+
+    pub(crate) async fn leases(
+        &self,
+        bearer: &Token,
+        filter: &LeaseFilter,
+        cursor: Option<&str>,
+    ) -> Result<LeasePage, Error> {
+        let mut url = self.url.join(&["api", "v1", "leases"]);
+        for (name, value) in &filter.0 {
+            url.query_pairs_mut().append_pair(name, value);
+        }
+        if let Some(cursor) = cursor {
+            url.query_pairs_mut().append_pair("cursor", cursor);
+        }
+        self.read_one(bearer, url).await
+    }
+
+    pub(crate) async fn task(&self, bearer: &Token, id: &str) -> Result<Task, Error> {
+        self.read_one(bearer, self.url.join(&["api", "v1", "tasks", id])).await
+    }
+
+    pub(crate) async fn roles(&self, bearer: &Token) -> Result<RoleList, Error> {
+        self.read_one(bearer, self.url.join(&["api", "v1", "roles"])).await
+    }
+
+    pub(crate) async fn whoami(&self, bearer: &Token) -> Result<WhoAmI, Error> {
+        self.read_one(bearer, self.url.join(&["api", "v1", "whoami"])).await
+    }
+
+    async fn read_one<T: DeserializeOwned>(&self, bearer: &Token, url: Url) -> Result<T, Error> {
+        let call = Call::<()> {
+            method: Method::GET,
+            url,
+            body: None,
+            repeat: Repeat::Harmless,
+            attempts_max: ATTEMPTS_MAX,
+            wait: Duration::ZERO,
+        };
+        self.send(call, bearer).await
+    }
+
+    /// Ending something twice is the same as once.
+    async fn end<B: serde::Serialize, T: DeserializeOwned>(
+        &self,
+        bearer: &Token,
+        mut url: Url,
+        body: &B,
+        wait: Duration,
+    ) -> Result<T, Error> {
+        if !wait.is_zero() {
+            url.query_pairs_mut().append_pair("wait", &format!("{}s", wait.as_secs()));
+        }
+        let call = Call {
+            method: Method::POST,
+            url,
+            body: Some(body),
+            repeat: Repeat::Harmless,
+            attempts_max: 2,
+            wait,
+        };
+        self.send(call, bearer).await
+    }
+}

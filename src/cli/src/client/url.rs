@@ -1,0 +1,130 @@
+//! The broker's address.
+//!
+//! Invariant: an address that parses keeps a token secret on its way: https, or http that does
+//! not leave this machine.
+
+use std::fmt;
+
+use url::{Host, Url};
+
+use crate::client::Error;
+
+/// Where the broker is; with a path if it is served under one.
+#[derive(Clone, Debug)]
+pub(crate) struct BrokerUrl(Url);
+
+impl BrokerUrl {
+    pub(crate) fn parse(text: Option<&str>) -> Result<Self, Error> {
+        let Some(text) = text else {
+            return Err(fault("no broker is named; give --url or set DAYFLY_URL".to_owned()));
+        };
+        // The text is not repeated when it can't be parsed: it could be a secret in the wrong
+        // place, and it is at hand anyway.
+        let url = Url::parse(text).map_err(|error| {
+            fault(format!("the broker's address is not a URL ({error}); expected https://HOST"))
+        })?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(fault("the broker's address must not hold a user or password".to_owned()));
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(fault("the broker's address must not hold `?` or `#`".to_owned()));
+        }
+        check_secure(&url).map_err(|()| {
+            fault(format!(
+                "`{url}` would send the token in clear; use https, or http on a loopback address"
+            ))
+        })?;
+        Ok(Self(url))
+    }
+
+    /// Whether it is plain http, which [`check_secure`] allows on loopback alone.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.0.scheme() == "http"
+    }
+
+    /// The address of a path below the broker's. Segments are escaped, so that an id that a
+    /// user typed can't reach another path.
+    pub(super) fn join(&self, segments: &[&str]) -> Url {
+        let mut url = self.0.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(segments);
+        }
+        url
+    }
+}
+
+impl fmt::Display for BrokerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str().trim_end_matches('/'))
+    }
+}
+
+/// Refuses an address that a token must not be sent to.
+pub(crate) fn check_secure(url: &Url) -> Result<(), ()> {
+    match (url.scheme(), url.host()) {
+        ("https", Some(_)) => Ok(()),
+        ("http", Some(host)) if is_loopback(&host) => Ok(()),
+        _ => Err(()),
+    }
+}
+
+fn is_loopback(host: &Host<&str>) -> bool {
+    match host {
+        // The transport never asks DNS for this name.
+        Host::Domain(name) => *name == "localhost",
+        Host::Ipv4(address) => address.is_loopback(),
+        Host::Ipv6(address) => address.is_loopback(),
+    }
+}
+
+fn fault(reason: String) -> Error {
+    Error::Url { reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn https_and_loopback_are_accepted() {
+        for good in [
+            "https://broker.example.com",
+            "https://broker.example.com:8443/dayfly/",
+            "http://127.0.0.1:8200",
+            "http://[::1]:8200",
+            "http://localhost:8200",
+        ] {
+            assert!(BrokerUrl::parse(Some(good)).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn what_would_show_the_token_is_refused() {
+        for bad in [
+            "http://broker.example.com",
+            "http://localhost.example.com",
+            "http://127.0.0.1.example.com",
+            "http://0.0.0.0:8200",
+            "http://10.0.0.1",
+            "ftp://localhost",
+            "https://user:pass@broker.example.com",
+            "https://broker.example.com?x=1",
+            "broker.example.com",
+            "",
+        ] {
+            assert!(BrokerUrl::parse(Some(bad)).is_err(), "{bad}");
+        }
+        assert!(BrokerUrl::parse(None).is_err());
+    }
+
+    #[test]
+    fn ids_cannot_leave_their_path() {
+        let url = BrokerUrl::parse(Some("https://b.example/base/")).unwrap();
+        assert_eq!(
+            url.join(&["api", "v1", "leases", "../roles?x"]).as_str(),
+            "https://b.example/base/api/v1/leases/..%2Froles%3Fx"
+        );
+        assert_eq!(url.join(&["healthz"]).as_str(), "https://b.example/base/healthz");
+        assert_eq!(url.to_string(), "https://b.example/base");
+    }
+}

@@ -1,0 +1,255 @@
+//! The command: where it is, how it starts, how signals reach it.
+//!
+//! Invariant: without a terminal the command leads a group of its own, gets signals with its
+//! whole group, and is told to stop when we are killed.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::{self, File},
+    io,
+    os::unix::{ffi::OsStrExt as _, process::CommandExt as _, process::ExitStatusExt as _},
+    path::{Path, PathBuf},
+    process::ExitStatus,
+};
+
+use rustix::{
+    fs::{Access, AtFlags, CWD, accessat},
+    process::{Pid, Signal, getpid, getppid, kill_process, kill_process_group},
+};
+use tokio::process::{Child, Command};
+
+use crate::{ambient::Ambient, args::ExecChildArgs, output::Terminal};
+
+/// The command can't be executed.
+const NOT_EXECUTABLE: u8 = 126;
+/// There is no such command.
+const NOT_FOUND: u8 = 127;
+/// Where commands are when nothing says it.
+const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
+/// Ourselves, even after the file was replaced by an upgrade.
+const OURSELVES: &str = "/proc/self/exe";
+
+/// The file that the command's first word means, as `execvp` would find it.
+pub(super) fn resolve(command: &[OsString], ambient: &Ambient) -> Result<PathBuf, Error> {
+    let word = command.first().map(OsString::as_os_str).unwrap_or_default();
+    let name = || word.to_string_lossy().into_owned();
+    if word.as_bytes().contains(&b'/') {
+        let path = PathBuf::from(word);
+        return match fs::metadata(&path) {
+            Ok(_) if is_executable(&path) => Ok(path),
+            Ok(_) => Err(Error::NotExecutable { name: name() }),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                Err(Error::NotExecutable { name: name() })
+            }
+            Err(_) => Err(Error::NotFound { name: name() }),
+        };
+    }
+    let mut found = None;
+    if !word.is_empty() {
+        let path = ambient.value("PATH").unwrap_or(OsStr::new(PATH_DEFAULT));
+        for directory in std::env::split_paths(path) {
+            // An empty entry is the working directory.
+            let directory = if directory.as_os_str().is_empty() { ".".into() } else { directory };
+            let candidate = directory.join(word);
+            if is_executable(&candidate) {
+                return Ok(candidate);
+            }
+            found = found.or_else(|| candidate.is_file().then_some(()));
+        }
+    }
+    match found {
+        Some(()) => Err(Error::NotExecutable { name: name() }),
+        None => Err(Error::NotFound { name: name() }),
+    }
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.is_file() && accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS).is_ok()
+}
+
+/// The running command.
+#[derive(Debug)]
+pub(super) struct Spawned {
+    child: Child,
+    leads_group: bool,
+}
+
+/// Starts `program` with `variables` for its whole environment.
+pub(super) fn spawn(
+    program: &Path,
+    command: &[OsString],
+    variables: Vec<(OsString, OsString)>,
+) -> Result<Spawned, Error> {
+    let leads_group = !has_terminal();
+    let mut child = if leads_group && Path::new(OURSELVES).exists() {
+        // A process can ask only for itself to be told of its parent's death, so a copy of this
+        // program does it and then becomes the command.
+        let mut child = Command::new(OURSELVES);
+        child.arg0("dayfly").args(["exec-child", "--"]);
+        child.arg(getpid().as_raw_nonzero().to_string()).arg(program).args(command);
+        child
+    } else {
+        let mut child = Command::new(program);
+        if let Some((name, rest)) = command.split_first() {
+            child.arg0(name).args(rest);
+        }
+        child
+    };
+    if leads_group {
+        child.process_group(0);
+    }
+    let child = child.env_clear().envs(variables).spawn().map_err(|source| {
+        let name = command.first().map(|word| word.to_string_lossy().into_owned());
+        Error::Spawn { name: name.unwrap_or_default(), source }
+    })?;
+    Ok(Spawned { child, leads_group })
+}
+
+/// Keeps other processes of this user from reading tokens and credentials out of our memory, and
+/// core dumps from holding them. The command itself is not affected. Where this can't be had,
+/// the rest still stands.
+pub(super) fn hide_memory() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+}
+
+/// With a terminal the command stays in our group: job control, prompts and ^C work as without
+/// us.
+fn has_terminal() -> bool {
+    File::open("/dev/tty").is_ok()
+}
+
+impl Spawned {
+    /// Waits for the command itself, not for what it left behind.
+    pub(super) async fn wait(&mut self) -> Result<ExitStatus, Error> {
+        self.child.wait().await.map_err(Error::Wait)
+    }
+
+    /// Sends `signal`. A command that is gone already needs none.
+    pub(super) fn signal(&self, signal: Signal) {
+        let id = self.child.id().and_then(|id| i32::try_from(id).ok());
+        let Some(pid) = id.and_then(Pid::from_raw) else { return };
+        let _ = if self.leads_group {
+            kill_process_group(pid, signal)
+        } else {
+            kill_process(pid, signal)
+        };
+    }
+}
+
+/// The command's own code, or 128 and the signal that killed it.
+pub(super) fn exit_code(status: ExitStatus) -> u8 {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => u8::try_from(code & 0xff).unwrap_or(super::FAILED),
+        (None, Some(signal)) => signal_code(signal),
+        (None, None) => super::FAILED,
+    }
+}
+
+pub(super) fn signal_code(signal: i32) -> u8 {
+    u8::try_from(128 + signal).unwrap_or(u8::MAX)
+}
+
+/// Replaces this process by the command; comes back only if that fails.
+pub(crate) fn become_child(args: &ExecChildArgs, terminal: &Terminal) -> u8 {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::TERM)) {
+        terminal.warn(&format!("the command will not notice if dayfly is killed: {error}"));
+    }
+    // It may have died before we asked.
+    if getppid().map(Pid::as_raw_nonzero).map(i32::from) != Some(args.parent) {
+        return signal_code(Signal::TERM.as_raw());
+    }
+    let Some((name, rest)) = args.command.split_first() else { return super::FAILED };
+    let source = std::process::Command::new(&args.program).arg0(name).args(rest).exec();
+    let error = Error::Spawn { name: name.to_string_lossy().into_owned(), source };
+    let code = error.exit_code();
+    terminal.error(&crate::failure::Failure::Exec(error.into()).to_line());
+    code
+}
+
+/// Why the command does not run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("`{name}` can't be executed")]
+    NotExecutable { name: String },
+    #[error("`{name}` was not found")]
+    NotFound { name: String },
+    #[error("cannot start `{name}`")]
+    Spawn {
+        name: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot wait for the command")]
+    Wait(#[source] io::Error),
+}
+
+impl Error {
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotFound { .. } => NOT_FOUND,
+            Self::Spawn { source, .. } if source.kind() == io::ErrorKind::NotFound => NOT_FOUND,
+            Self::NotExecutable { .. } | Self::Spawn { .. } => NOT_EXECUTABLE,
+            Self::Wait(_) => super::FAILED,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+
+    fn place(directory: &Path, name: &str, mode: u32) {
+        let path = directory.join(name);
+        fs::write(&path, "#!/bin/sh\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn code(word: &str, path: &str) -> Result<PathBuf, u8> {
+        resolve(&[word.into()], &Ambient::from([("PATH", path)])).map_err(|e| e.exit_code())
+    }
+
+    #[test]
+    fn the_first_executable_file_on_the_path_wins() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        place(one.path(), "tool", 0o644);
+        place(two.path(), "tool", 0o755);
+        fs::create_dir(one.path().join("folder")).unwrap();
+        place(two.path(), "folder", 0o755);
+        let path = format!("{}:{}", one.path().display(), two.path().display());
+        assert_eq!(code("tool", &path), Ok(two.path().join("tool")));
+        assert_eq!(code("folder", &path), Ok(two.path().join("folder")));
+        let only = one.path().to_str().unwrap();
+        assert_eq!(code("tool", only), Err(NOT_EXECUTABLE));
+        assert_eq!(code("folder", only), Err(NOT_FOUND));
+        assert_eq!(code("missing", &path), Err(NOT_FOUND));
+        assert_eq!(code("", &path), Err(NOT_FOUND));
+    }
+
+    #[test]
+    fn a_word_with_a_slash_is_a_path() {
+        let home = tempfile::tempdir().unwrap();
+        place(home.path(), "tool", 0o755);
+        place(home.path(), "notes", 0o644);
+        let at = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
+        assert_eq!(code(&at("tool"), ""), Ok(home.path().join("tool")));
+        assert_eq!(code(&at("notes"), ""), Err(NOT_EXECUTABLE));
+        assert_eq!(code(&at(""), ""), Err(NOT_EXECUTABLE));
+        assert_eq!(code(&at("missing"), ""), Err(NOT_FOUND));
+    }
+
+    #[test]
+    fn without_a_path_the_usual_places_are_searched() {
+        assert!(resolve(&["sh".into()], &Ambient::default()).is_ok());
+    }
+
+    #[test]
+    fn exit_codes_are_verbatim_and_signals_add_128() {
+        assert_eq!(exit_code(ExitStatus::from_raw(0)), 0);
+        assert_eq!(exit_code(ExitStatus::from_raw(255 << 8)), 255);
+        assert_eq!(exit_code(ExitStatus::from_raw(Signal::KILL.as_raw())), 137);
+    }
+}

@@ -1,0 +1,210 @@
+//! What the command finds in its environment.
+//!
+//! Invariant: a role can't set a variable by which its author would run code here, two
+//! credentials never share a variable, and the means to get more credentials are withheld.
+
+use std::{collections::BTreeMap, ffi::OsString};
+
+use dayfly_api::Lease;
+
+use crate::args::{RoleRequest, is_variable_name};
+
+/// What the kernel accepts as one `NAME=value`, its final NUL included.
+const VARIABLE_BYTES_MAX: usize = 128 * 1024;
+
+/// Names by which programs are steered rather than informed.
+const RESERVED: &[&str] = &[
+    "BASH_ENV",
+    "EDITOR",
+    "ENV",
+    "GITHUB_ENV",
+    "GITHUB_OUTPUT",
+    "GITHUB_PATH",
+    "GITHUB_STATE",
+    "GIT_EXTERNAL_DIFF",
+    "GIT_SSH_COMMAND",
+    "GLIBC_TUNABLES",
+    "HOME",
+    "IFS",
+    "JAVA_TOOL_OPTIONS",
+    "NODE_EXTRA_CA_CERTS",
+    "NODE_OPTIONS",
+    "PAGER",
+    "PATH",
+    "PERL5LIB",
+    "PERL5OPT",
+    "PROMPT_COMMAND",
+    "PS1",
+    "PS2",
+    "PWD",
+    "PYTHONPATH",
+    "PYTHONSTARTUP",
+    "RUBYLIB",
+    "RUBYOPT",
+    "SHELL",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TERM",
+    "USER",
+    "_JAVA_OPTIONS",
+];
+const RESERVED_PREFIXES: &[&str] = &["ACTIONS_", "DAYFLY_", "DYLD_", "LD_", "RUNNER_"];
+const RESERVED_SUFFIX: &str = "_PROXY";
+
+/// With these the command could open tasks of its own.
+const WITHHELD: &[&str] = &["DAYFLY_ID_TOKEN"];
+const WITHHELD_PREFIXES: &[&str] = &["ACTIONS_ID_TOKEN_REQUEST_", "DAYFLY_TOKEN"];
+
+/// Where the first is injected, the others would lead the client library past it.
+const COMPETING: &[(&str, &[&str])] = &[
+    ("PGHOST", &["PGHOSTADDR", "PGSERVICE"]),
+    (
+        "AWS_ACCESS_KEY_ID",
+        &["AWS_PROFILE", "AWS_ROLE_ARN", "AWS_SESSION_TOKEN", "AWS_WEB_IDENTITY_TOKEN_FILE"],
+    ),
+];
+
+/// Finds what can be known to be wrong before anything is minted.
+pub(super) fn check(requests: &[RoleRequest]) -> Result<(), Error> {
+    for (index, request) in requests.iter().enumerate() {
+        if requests.iter().take(index).any(|earlier| earlier == request) {
+            return Err(Error::Repeated { role: request.role.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// The roles to ask for. One that is wanted under two names is minted once.
+pub(super) fn roles(requests: &[RoleRequest]) -> Vec<String> {
+    let mut roles = Vec::with_capacity(requests.len());
+    for request in requests {
+        if !roles.contains(&request.role) {
+            roles.push(request.role.clone());
+        }
+    }
+    roles
+}
+
+/// The variables that carry the credentials.
+pub(super) fn injected(
+    requests: &[RoleRequest],
+    leases: &[Lease],
+) -> Result<BTreeMap<String, String>, Error> {
+    let mut owners: BTreeMap<String, &str> = BTreeMap::new();
+    let mut variables = BTreeMap::new();
+    for request in requests {
+        let role = request.role.as_str();
+        let lease = leases.iter().find(|lease| lease.role == role);
+        let credential = lease.and_then(|lease| lease.credential.as_ref());
+        let credential = credential.ok_or_else(|| Error::NoCredential { role: role.to_owned() })?;
+        if credential.environment.is_empty() {
+            return Err(Error::NoVariables { role: role.to_owned() });
+        }
+        for (variable, field) in &credential.environment {
+            let name = match &request.prefix {
+                Some(prefix) => format!("{prefix}_{variable}"),
+                None => variable.clone(),
+            };
+            let value = credential.fields.get(field).ok_or_else(|| Error::NoField {
+                role: role.to_owned(),
+                name: name.clone(),
+                field: field.clone(),
+            })?;
+            check_variable(role, &name, value)?;
+            if let Some(other) = owners.insert(name.clone(), role) {
+                let roles = [other.to_owned(), role.to_owned()];
+                return Err(Error::Collision { name, roles });
+            }
+            variables.insert(name, value.clone());
+        }
+    }
+    Ok(variables)
+}
+
+fn check_variable(role: &str, name: &str, value: &str) -> Result<(), Error> {
+    let fault = |reason| Error::Variable { role: role.to_owned(), name: name.to_owned(), reason };
+    if !is_variable_name(name) {
+        return Err(fault("is not a variable's name"));
+    }
+    if is_reserved(name) {
+        return Err(fault("is reserved: it could run code"));
+    }
+    if value.contains('\0') {
+        return Err(fault("has a value with a NUL"));
+    }
+    if name.len() + value.len() + 2 > VARIABLE_BYTES_MAX {
+        return Err(fault("has a value that is too long for the system"));
+    }
+    Ok(())
+}
+
+fn is_reserved(name: &str) -> bool {
+    // Some programs read `http_proxy`, some `HTTP_PROXY`.
+    let upper = name.to_ascii_uppercase();
+    RESERVED.contains(&name)
+        || upper.ends_with(RESERVED_SUFFIX)
+        || RESERVED_PREFIXES.iter().any(|prefix| upper.starts_with(prefix))
+}
+
+/// The command's whole environment, and what is different in it.
+pub(super) struct ChildEnvironment {
+    pub(super) variables: Vec<(OsString, OsString)>,
+    /// Names that were there and now have our value, or none.
+    pub(super) replaced: Vec<String>,
+}
+
+/// What we inherited, less what is withheld, and then the credentials.
+pub(super) fn compose<'a>(
+    inherited: impl Iterator<Item = (&'a OsString, &'a OsString)>,
+    injected: BTreeMap<String, String>,
+) -> ChildEnvironment {
+    let competing: Vec<&str> = COMPETING
+        .iter()
+        .filter(|(trigger, _)| injected.contains_key(*trigger))
+        .flat_map(|(_, names)| names.iter().copied())
+        .collect();
+    let mut variables = Vec::new();
+    let mut replaced = Vec::new();
+    for (name, value) in inherited {
+        let text = name.to_str();
+        if text.is_some_and(is_withheld) {
+            continue;
+        }
+        match text {
+            Some(text) if injected.contains_key(text) || competing.contains(&text) => {
+                replaced.push(text.to_owned());
+            }
+            _ => variables.push((name.clone(), value.clone())),
+        }
+    }
+    let injected = injected.into_iter().map(|(name, value)| (name.into(), value.into()));
+    variables.extend(injected);
+    ChildEnvironment { variables, replaced }
+}
+
+fn is_withheld(name: &str) -> bool {
+    WITHHELD.contains(&name) || WITHHELD_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Why the environment can't be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(
+        "roles `{}` and `{}` both set {name}; give one of them a name: --role NAME={}",
+        roles[0], roles[1], roles[1]
+    )]
+    Collision { name: String, roles: [String; 2] },
+    #[error("the broker gave no credential for role `{role}`")]
+    NoCredential { role: String },
+    #[error("role `{role}` sets {name} from `{field}`, which its credential does not have")]
+    NoField { role: String, name: String, field: String },
+    #[error("role `{role}` names no variables for its credential")]
+    NoVariables { role: String },
+    #[error("role `{role}` is given twice; a second one needs a name: --role NAME={role}")]
+    Repeated { role: String },
+    #[error("role `{role}` sets {name}, which {reason}")]
+    Variable { role: String, name: String, reason: &'static str },
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,159 @@
+use std::ffi::OsStr;
+
+use dayfly_api::Credential;
+
+use super::*;
+
+fn request(text: &str) -> RoleRequest {
+    text.parse().unwrap()
+}
+
+fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect()
+}
+
+fn lease(role: &str, environment: &[(&str, &str)], fields: &[(&str, &str)]) -> Lease {
+    Lease {
+        id: format!("lse_{role}"),
+        task: "tsk_1".into(),
+        principal: "issuer:subject".into(),
+        role: role.into(),
+        backend: "main".into(),
+        handle: "df_1".into(),
+        state: "active".into(),
+        cause: None,
+        credential: Some(Credential { fields: map(fields), environment: map(environment) }),
+        issued_at: "2026-01-01T00:00:00Z".into(),
+        expires_at: "2026-01-01T00:15:00Z".into(),
+        max_expires_at: "2026-01-01T01:00:00Z".into(),
+        revoked_at: None,
+        renewable: true,
+        belts: Vec::new(),
+        exposure_seconds: None,
+        attempts: 0,
+        last_error: None,
+    }
+}
+
+fn postgres(role: &str) -> Lease {
+    lease(
+        role,
+        &[("PGUSER", "username"), ("PGHOST", "host")],
+        &[("username", role), ("host", "db"), ("password", "hunter2")],
+    )
+}
+
+/// The names that `injected` gives, or the error.
+fn outcome(requests: &[&str], leases: &[Lease]) -> Result<Vec<String>, String> {
+    let requests: Vec<_> = requests.iter().map(|text| request(text)).collect();
+    injected(&requests, leases)
+        .map(|variables| variables.into_keys().collect())
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn variables_follow_the_mapping_and_the_prefix() {
+    let leases = [postgres("a"), postgres("b")];
+    let variables = injected(&[request("a"), request("NEW=b")], &leases).unwrap();
+    let expected =
+        map(&[("PGUSER", "a"), ("PGHOST", "db"), ("NEW_PGUSER", "b"), ("NEW_PGHOST", "db")]);
+    assert_eq!(variables, expected);
+}
+
+#[test]
+fn one_role_under_two_names_is_minted_once() {
+    let requests = [request("OLD=a"), request("NEW=a")];
+    assert!(check(&requests).is_ok());
+    assert_eq!(roles(&requests), ["a"]);
+    assert_eq!(injected(&requests, &[postgres("a")]).unwrap().len(), 4);
+}
+
+#[test]
+fn two_credentials_never_share_a_variable() {
+    let error = outcome(&["a", "b"], &[postgres("a"), postgres("b")]).unwrap_err();
+    assert_eq!(error, "roles `a` and `b` both set PGHOST; give one of them a name: --role NAME=b");
+    let error = check(&[request("a"), request("a")]).unwrap_err().to_string();
+    assert!(error.contains("--role NAME=a"), "{error}");
+}
+
+#[test]
+fn names_that_run_code_are_refused_with_their_prefix_too() {
+    for name in [
+        "PATH",
+        "LD_PRELOAD",
+        "DYLD_INSERT_LIBRARIES",
+        "BASH_ENV",
+        "NODE_OPTIONS",
+        "https_proxy",
+        "ALL_PROXY",
+        "GIT_SSH_COMMAND",
+        "SSL_CERT_FILE",
+        "DAYFLY_URL",
+        "GITHUB_ENV",
+    ] {
+        let error = outcome(&["r"], &[lease("r", &[(name, "key")], &[("key", "k")])]).unwrap_err();
+        assert!(error.contains(name) && error.contains("reserved"), "{error}");
+    }
+    let error =
+        outcome(&["LD=r"], &[lease("r", &[("PRELOAD", "key")], &[("key", "k")])]).unwrap_err();
+    assert!(error.contains("LD_PRELOAD"), "{error}");
+}
+
+#[test]
+fn what_no_environment_can_hold_is_refused_without_showing_it() {
+    let long = "x".repeat(VARIABLE_BYTES_MAX);
+    for (name, value) in [("A=B", "v"), ("", "v"), ("1A", "v"), ("KEY", "hun\0ter"), ("KEY", &long)]
+    {
+        let error = outcome(&["r"], &[lease("r", &[(name, "key")], &[("key", value)])]);
+        let error = error.unwrap_err();
+        assert!(!error.contains("hun") && error.len() < 200, "{error}");
+    }
+    let fits = "x".repeat(VARIABLE_BYTES_MAX - "KEY=".len() - 1);
+    assert!(outcome(&["r"], &[lease("r", &[("KEY", "key")], &[("key", &fits)])]).is_ok());
+}
+
+#[test]
+fn a_credential_that_is_not_there_is_an_error() {
+    assert!(outcome(&["a"], &[postgres("b")]).is_err());
+    assert!(outcome(&["r"], &[lease("r", &[], &[("key", "k")])]).is_err());
+    assert!(outcome(&["r"], &[lease("r", &[("KEY", "missing")], &[("key", "k")])]).is_err());
+}
+
+#[test]
+fn the_means_to_get_more_are_withheld() {
+    let inherited: Vec<(OsString, OsString)> = [
+        "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+        "ACTIONS_ID_TOKEN_REQUEST_URL",
+        "DAYFLY_ID_TOKEN",
+        "DAYFLY_TOKEN",
+        "DAYFLY_TOKEN_FILE",
+        "DAYFLY_URL",
+        "HOME",
+    ]
+    .map(|name| (name.into(), "v".into()))
+    .into();
+    let child = compose(inherited.iter().map(|(n, v)| (n, v)), map(&[("KEY", "k")]));
+    let names: Vec<_> = child.variables.iter().map(|(name, _)| name.to_str().unwrap()).collect();
+    assert_eq!(names, ["DAYFLY_URL", "HOME", "KEY"]);
+    assert!(child.replaced.is_empty());
+}
+
+#[test]
+fn the_credential_wins_over_what_was_there() {
+    let inherited: Vec<(OsString, OsString)> =
+        ["PGHOST", "PGSERVICE", "PGSSLMODE"].map(|name| (name.into(), "old".into())).into();
+    let child = compose(inherited.iter().map(|(n, v)| (n, v)), map(&[("PGHOST", "new")]));
+    assert_eq!(child.replaced, ["PGHOST", "PGSERVICE"]);
+    let variables: Vec<(OsString, OsString)> =
+        vec![("PGSSLMODE".into(), "old".into()), ("PGHOST".into(), "new".into())];
+    assert_eq!(child.variables, variables);
+}
+
+#[test]
+fn names_that_are_not_text_are_inherited() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let odd = OsStr::from_bytes(b"\xff").to_owned();
+    let inherited = [(odd.clone(), odd.clone())];
+    let child = compose(inherited.iter().map(|(n, v)| (n, v)), BTreeMap::new());
+    assert_eq!(child.variables, inherited);
+}

@@ -1,0 +1,129 @@
+//! Signals to us, with who sent them.
+//!
+//! Invariant: a signal that was ignored when we started stays ignored, for us and for the
+//! command: that is how `nohup` and the shell's background jobs work.
+
+use std::{collections::VecDeque, fs, future::pending, io, thread};
+
+use rustix::process::Signal;
+use signal_hook::iterator::{SignalsInfo, exfiltrator::WithOrigin};
+use tokio::sync::mpsc;
+
+const CAUGHT: [Signal; 6] =
+    [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::USR1, Signal::USR2];
+/// The kernel itself keeps one pending signal of each number.
+const QUEUE: usize = 64;
+
+/// A signal that arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Arrived {
+    pub(super) signal: Signal,
+    /// Whether a process sent it, with `kill` say. What the kernel sends comes from the terminal
+    /// and has gone to the whole foreground group.
+    pub(super) from_process: bool,
+}
+
+/// The signals of [`CAUGHT`], in the order of their arrival.
+#[derive(Debug)]
+pub(super) struct Signals {
+    arriving: mpsc::Receiver<Arrived>,
+    /// Those that came before there was a command to pass them to.
+    early: VecDeque<Arrived>,
+}
+
+impl Signals {
+    /// From here on the signals no longer have their default actions.
+    pub(super) fn install() -> io::Result<Self> {
+        let ignored = ignored();
+        let caught = CAUGHT.iter().map(|signal| signal.as_raw());
+        let caught = caught.filter(|number| ignored & (1_u64 << (number - 1)) == 0);
+        let mut signals = SignalsInfo::<WithOrigin>::new(caught)?;
+        let (sender, arriving) = mpsc::channel(QUEUE);
+        // It ends with the process: there is nothing to clean up, and no moment at which a
+        // signal should find its default action again.
+        thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            for origin in &mut signals {
+                let Some(signal) = named(origin.signal) else { continue };
+                let arrived = Arrived { signal, from_process: origin.process.is_some() };
+                if sender.blocking_send(arrived).is_err() {
+                    return;
+                }
+            }
+        })?;
+        Ok(Self { arriving, early: VecDeque::new() })
+    }
+
+    /// The next signal.
+    pub(super) async fn next(&mut self) -> Arrived {
+        if let Some(early) = self.early.pop_front() {
+            return early;
+        }
+        match self.arriving.recv().await {
+            Some(arrived) => arrived,
+            None => pending().await,
+        }
+    }
+
+    /// The next signal, if it has arrived.
+    pub(super) fn arrived(&mut self) -> Option<Arrived> {
+        self.early.pop_front().or_else(|| self.arriving.try_recv().ok())
+    }
+
+    /// Waits for a signal that ends us; others are kept for the command.
+    pub(super) async fn stopped(&mut self) -> Signal {
+        loop {
+            match self.arriving.recv().await {
+                Some(arrived) if ends_us(arrived.signal) => return arrived.signal,
+                Some(arrived) => self.keep(arrived),
+                None => pending().await,
+            }
+        }
+    }
+
+    /// A signal that ends us, if one has arrived.
+    pub(super) fn pending_stop(&mut self) -> Option<Signal> {
+        while let Ok(arrived) = self.arriving.try_recv() {
+            if ends_us(arrived.signal) {
+                return Some(arrived.signal);
+            }
+            self.keep(arrived);
+        }
+        None
+    }
+
+    fn keep(&mut self, arrived: Arrived) {
+        if self.early.len() < QUEUE {
+            self.early.push_back(arrived);
+        }
+    }
+}
+
+fn ends_us(signal: Signal) -> bool {
+    signal != Signal::USR1 && signal != Signal::USR2
+}
+
+fn named(number: i32) -> Option<Signal> {
+    CAUGHT.into_iter().find(|signal| signal.as_raw() == number)
+}
+
+/// The signals that we were started with as ignored, as a mask; none where it can't be told.
+fn ignored() -> u64 {
+    fs::read_to_string("/proc/self/status").map_or(0, |status| ignored_in(&status))
+}
+
+fn ignored_in(status: &str) -> u64 {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mask_of_ignored_signals_is_read() {
+        let status = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\nSigCgt:\t00000001\n";
+        assert_eq!(ignored_in(status), 1 << (Signal::HUP.as_raw() - 1) | 1 << 12);
+        assert_eq!(ignored_in("Name:\tx\n"), 0);
+    }
+}

@@ -1,0 +1,196 @@
+//! What to do with a signal.
+//!
+//! Invariant: what the terminal already gave to the command is not given to it again, and a
+//! command that was told to stop is killed when its time is up.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::time::Instant;
+
+use crate::exec::signals::Arrived;
+
+/// A repetition within this time is the same request, delivered by another way: systemd and
+/// `timeout` signal whole groups.
+const COPY: Duration = Duration::from_secs(1);
+/// Three ^C within this time mean what they say.
+const IMPATIENCE: Duration = Duration::from_secs(2);
+const INTERRUPTS: usize = 3;
+
+/// What follows from a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Forward(Signal),
+    Kill,
+    Nothing,
+}
+
+/// How far the command has been told to stop.
+#[derive(Debug)]
+pub(super) struct Stop {
+    grace: Duration,
+    /// The first request to stop, and the last one with its number.
+    first: Option<Instant>,
+    last: Option<(Signal, Instant)>,
+    /// The latest ^C, oldest first.
+    interrupts: Vec<Instant>,
+    killed: bool,
+    hurried: bool,
+}
+
+impl Stop {
+    pub(super) fn new(grace: Duration) -> Self {
+        Self {
+            grace,
+            first: None,
+            last: None,
+            interrupts: Vec::with_capacity(INTERRUPTS),
+            killed: false,
+            hurried: false,
+        }
+    }
+
+    pub(super) fn on(&mut self, arrived: Arrived, now: Instant) -> Action {
+        let Arrived { signal, from_process } = arrived;
+        let asks_to_stop = [Signal::HUP, Signal::INT, Signal::TERM].contains(&signal);
+        match (from_process, asks_to_stop) {
+            (true, true) => self.asked(signal, now),
+            (true, false) => Action::Forward(signal),
+            (false, _) if signal == Signal::INT => self.interrupted(now),
+            // The terminal is gone. The command was told by the kernel as we were.
+            (false, _) if signal == Signal::HUP => {
+                self.first.get_or_insert(now);
+                Action::Nothing
+            }
+            (false, _) => Action::Nothing,
+        }
+    }
+
+    fn asked(&mut self, signal: Signal, now: Instant) -> Action {
+        let last = self.last.replace((signal, now));
+        let first = *self.first.get_or_insert(now);
+        if last.is_some_and(|(number, at)| number == signal && now - at < COPY) {
+            return Action::Nothing;
+        }
+        if signal != Signal::HUP && now - first >= COPY {
+            self.killed = true;
+            self.hurried = true;
+            return Action::Kill;
+        }
+        Action::Forward(signal)
+    }
+
+    /// One ^C or two are the command's business, which got them as we did.
+    fn interrupted(&mut self, now: Instant) -> Action {
+        self.interrupts.retain(|at| now - *at < IMPATIENCE);
+        self.interrupts.push(now);
+        if self.interrupts.len() < INTERRUPTS {
+            return Action::Nothing;
+        }
+        self.killed = true;
+        self.hurried = true;
+        Action::Kill
+    }
+
+    /// When the command must be killed, if that has not been done.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        if self.killed { None } else { self.first.map(|first| first + self.grace) }
+    }
+
+    /// The deadline has passed.
+    pub(super) fn overdue(&mut self) -> Action {
+        self.killed = true;
+        Action::Kill
+    }
+
+    /// Whether somebody other than a person at the terminal asked to stop.
+    pub(super) fn was_told(&self) -> bool {
+        self.first.is_some()
+    }
+
+    /// Whether there was a ^C at all.
+    pub(super) fn was_interrupted(&self) -> bool {
+        !self.interrupts.is_empty()
+    }
+
+    /// Whether somebody asked again.
+    pub(super) fn is_hurried(&self) -> bool {
+        self.hurried
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(20);
+
+    fn sent(signal: Signal) -> Arrived {
+        Arrived { signal, from_process: true }
+    }
+
+    fn typed(signal: Signal) -> Arrived {
+        Arrived { signal, from_process: false }
+    }
+
+    fn after(start: Instant, millis: u64) -> Instant {
+        start + Duration::from_millis(millis)
+    }
+
+    #[tokio::test]
+    async fn github_cancels_with_int_and_then_term() {
+        let (mut stop, start) = (Stop::new(GRACE), Instant::now());
+        assert_eq!(stop.on(sent(Signal::INT), start), Action::Forward(Signal::INT));
+        assert_eq!(stop.deadline(), Some(start + GRACE));
+        assert_eq!(stop.on(sent(Signal::TERM), after(start, 7500)), Action::Kill);
+        assert!(stop.was_told() && stop.is_hurried());
+        assert_eq!(stop.deadline(), None);
+    }
+
+    #[tokio::test]
+    async fn a_copy_is_not_a_second_request() {
+        let (mut stop, start) = (Stop::new(GRACE), Instant::now());
+        assert_eq!(stop.on(sent(Signal::TERM), start), Action::Forward(Signal::TERM));
+        assert_eq!(stop.on(sent(Signal::TERM), after(start, 900)), Action::Nothing);
+        assert!(!stop.is_hurried());
+        assert_eq!(stop.on(sent(Signal::TERM), after(start, 2000)), Action::Kill);
+    }
+
+    #[tokio::test]
+    async fn what_the_terminal_sent_is_not_sent_again() {
+        let (mut stop, start) = (Stop::new(GRACE), Instant::now());
+        for signal in [Signal::INT, Signal::QUIT, Signal::HUP] {
+            assert_eq!(stop.on(typed(signal), start), Action::Nothing, "{signal:?}");
+        }
+        assert!(stop.was_interrupted());
+    }
+
+    #[tokio::test]
+    async fn the_third_interrupt_in_a_row_kills() {
+        let (mut stop, start) = (Stop::new(GRACE), Instant::now());
+        for millis in [0, 3000, 3500] {
+            assert_eq!(stop.on(typed(Signal::INT), after(start, millis)), Action::Nothing);
+        }
+        assert_eq!(stop.deadline(), None);
+        assert_eq!(stop.on(typed(Signal::INT), after(start, 4000)), Action::Kill);
+    }
+
+    #[tokio::test]
+    async fn other_signals_are_only_passed_on() {
+        let (mut stop, start) = (Stop::new(GRACE), Instant::now());
+        for signal in [Signal::USR1, Signal::USR2, Signal::QUIT, Signal::USR1] {
+            assert_eq!(stop.on(sent(signal), start), Action::Forward(signal));
+        }
+        assert!(!stop.was_told());
+        assert_eq!(stop.deadline(), None);
+    }
+
+    #[tokio::test]
+    async fn the_deadline_kills_once() {
+        let (mut stop, start) = (Stop::new(GRACE), Instant::now());
+        assert_eq!(stop.on(sent(Signal::HUP), start), Action::Forward(Signal::HUP));
+        assert_eq!(stop.overdue(), Action::Kill);
+        assert_eq!(stop.deadline(), None);
+        assert!(!stop.is_hurried());
+    }
+}

@@ -1,0 +1,138 @@
+//! What makes a command fail, and the exit code that says so.
+//!
+//! Invariant: every failure is told in one line; the code depends on what the reader can do
+//! about it, not on where it happened.
+
+use std::{error::Error as _, io};
+
+use dayfly_api::Problem;
+
+use crate::{client, exec, identity};
+
+/// Success.
+pub(crate) const OK: u8 = 0;
+/// A failure that has no code of its own.
+pub(crate) const FAILED: u8 = 1;
+/// The command line or the configuration is wrong.
+pub(crate) const USAGE: u8 = 2;
+/// There is no such thing, or it is not the caller's to see.
+pub(crate) const NOT_FOUND: u8 = 3;
+/// Policy said no.
+pub(crate) const DENIED: u8 = 4;
+/// The broker does not accept the caller's token, or there is none.
+pub(crate) const UNAUTHENTICATED: u8 = 5;
+/// The same call may succeed later.
+pub(crate) const UNAVAILABLE: u8 = 6;
+/// The thing is in a state that does not allow this.
+pub(crate) const CONFLICT: u8 = 7;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Client(#[from] client::Error),
+    #[error(transparent)]
+    Exec(#[from] exec::Error),
+    #[error(transparent)]
+    Identity(#[from] identity::Error),
+    #[error("cannot write the result as JSON")]
+    Json(#[from] serde_json::Error),
+    #[error("cannot write to stdout")]
+    Output(#[from] io::Error),
+}
+
+impl Failure {
+    /// The failure and its root cause. What lies between them repeats one or the other.
+    pub(crate) fn to_line(&self) -> String {
+        let mut root = self.source();
+        while let Some(next) = root.and_then(|error| error.source()) {
+            root = Some(next);
+        }
+        match root {
+            Some(root) => format!("{self}: {root}"),
+            None => self.to_string(),
+        }
+    }
+
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Client(error) => client_code(error),
+            Self::Exec(error) => error.exit_code(),
+            Self::Identity(error) => identity_code(error),
+            Self::Output(_) if self.is_closed_pipe() => OK,
+            Self::Json(_) | Self::Output(_) => FAILED,
+        }
+    }
+
+    /// Whether the reader of our output, `head` say, has simply had enough.
+    pub(crate) fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+fn client_code(error: &client::Error) -> u8 {
+    match error {
+        client::Error::CaFile { .. } | client::Error::Url { .. } => USAGE,
+        client::Error::Refused { problem, .. } => problem_code(problem),
+        client::Error::Unreachable { .. } | client::Error::TimedOut { .. } => UNAVAILABLE,
+        client::Error::Foreign { status, .. } if *status >= 500 => UNAVAILABLE,
+        client::Error::Body { .. }
+        | client::Error::Foreign { .. }
+        | client::Error::Redirect { .. }
+        | client::Error::Setup(_) => FAILED,
+    }
+}
+
+fn identity_code(error: &identity::Error) -> u8 {
+    match error {
+        identity::Error::Client(error) => client_code(error),
+        identity::Error::GitHub(_) | identity::Error::None { .. } => UNAUTHENTICATED,
+        identity::Error::File { .. } | identity::Error::Malformed { .. } => USAGE,
+    }
+}
+
+fn problem_code(problem: &Problem) -> u8 {
+    match problem.status {
+        401 => UNAUTHENTICATED,
+        403 => DENIED,
+        404 | 410 => NOT_FOUND,
+        409 | 412 | 428 => CONFLICT,
+        400 | 413 | 415 | 422 => USAGE,
+        429 | 502 | 503 | 504 => UNAVAILABLE,
+        _ if problem.retryable => UNAVAILABLE,
+        _ => FAILED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(status: u16) -> Failure {
+        Failure::Client(client::Error::refused(Problem {
+            kind: String::new(),
+            title: String::new(),
+            status,
+            code: "x".to_owned(),
+            detail: "no".to_owned(),
+            request_id: "req_1".to_owned(),
+            retryable: false,
+            denied_by: None,
+            errors: Vec::new(),
+        }))
+    }
+
+    #[test]
+    fn each_refusal_has_its_code() {
+        let codes = [401, 403, 404, 409, 422, 429, 500, 503].map(|s| refused(s).exit_code());
+        assert_eq!(codes, [5, 4, 3, 7, 2, 6, 1, 6]);
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_failure() {
+        let closed = Failure::Output(io::ErrorKind::BrokenPipe.into());
+        assert_eq!((closed.exit_code(), closed.is_closed_pipe()), (OK, true));
+        let full = Failure::Output(io::ErrorKind::StorageFull.into());
+        assert_eq!((full.exit_code(), full.is_closed_pipe()), (FAILED, false));
+    }
+}

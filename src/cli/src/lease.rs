@@ -1,0 +1,139 @@
+//! `dayfly lease`: what credentials there are, and their end.
+//!
+//! Invariant: a lease is called ended only when the broker has verified it.
+
+use dayfly_api::{Lease, LeasePage};
+
+use crate::{
+    args::{Context, LeaseListArgs, LeaseRevokeArgs, ShowArgs},
+    client::LeaseFilter,
+    failure::{self, Failure},
+    output::{Column, Table, record},
+};
+
+/// How many leases are asked for at a time.
+const PAGE: usize = 100;
+
+const COLUMNS: &[Column] = &[
+    Column::whole("ID"),
+    Column::cut("ROLE", 8),
+    Column::whole("STATE"),
+    Column::whole("EXPIRES"),
+    Column::cut("PRINCIPAL", 12),
+    Column::cut("BACKEND", 6),
+    Column::cut("CAUSE", 9),
+    Column::whole("TASK"),
+];
+
+/// `dayfly lease list`.
+pub(crate) async fn list(args: &LeaseListArgs, context: Context<'_>) -> Result<u8, Failure> {
+    let (client, token) = context.signed_in(&args.read.identity).await?;
+    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
+    let filter = filter(args, limit.min(PAGE));
+    let mut all = client.leases(&token, &filter, None).await?;
+    while all.data.len() < limit
+        && let Some(cursor) = all.next_cursor.take()
+    {
+        let page = client.leases(&token, &filter, Some(&cursor)).await?;
+        if page.data.is_empty() {
+            break;
+        }
+        all.data.extend(page.data);
+        all.next_cursor = page.next_cursor;
+    }
+    let more = all.next_cursor.is_some() || all.data.len() > limit;
+    all.data.truncate(limit);
+    context.terminal.show(args.read.output, &all, table)?;
+    if more {
+        context.terminal.note(&format!("there are more than {limit}; see --limit"));
+    }
+    Ok(failure::OK)
+}
+
+fn filter(args: &LeaseListArgs, page: usize) -> LeaseFilter {
+    let named = [
+        ("state", &args.state),
+        ("role", &args.role),
+        ("backend", &args.backend),
+        ("task", &args.task),
+        ("principal", &args.principal),
+        ("issuer", &args.issuer),
+        ("expires_before", &args.expires_before),
+    ];
+    let set = named.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
+    LeaseFilter(set.chain([("limit", page.to_string())]).collect())
+}
+
+fn table(page: &LeasePage) -> Table {
+    let mut table = Table::new(COLUMNS);
+    for lease in &page.data {
+        table.row([
+            &lease.id,
+            &lease.role,
+            &lease.state,
+            &lease.expires_at,
+            &lease.principal,
+            &lease.backend,
+            lease.cause.as_deref().unwrap_or("-"),
+            &lease.task,
+        ]);
+    }
+    table
+}
+
+/// `dayfly lease show`.
+pub(crate) async fn show(args: &ShowArgs, context: Context<'_>) -> Result<u8, Failure> {
+    let (client, token) = context.signed_in(&args.read.identity).await?;
+    let lease = client.lease(&token, &args.id).await?;
+    context.terminal.show(args.read.output, &lease, one)?;
+    Ok(failure::OK)
+}
+
+fn one(lease: &Lease) -> Table {
+    let exposure = match lease.exposure_seconds {
+        Some(seconds) => format!("{seconds} s after its end, if the broker died now"),
+        None => "without end, if the broker died now".to_owned(),
+    };
+    let attempts = if lease.attempts == 0 { String::new() } else { lease.attempts.to_string() };
+    record([
+        ("id", &lease.id),
+        ("state", &lease.state),
+        ("cause", lease.cause.as_deref().unwrap_or_default()),
+        ("role", &lease.role),
+        ("backend", &lease.backend),
+        ("handle", &lease.handle),
+        ("principal", &lease.principal),
+        ("task", &lease.task),
+        ("issued", &lease.issued_at),
+        ("expires", &lease.expires_at),
+        ("at the latest", &lease.max_expires_at),
+        ("verified dead", lease.revoked_at.as_deref().unwrap_or_default()),
+        ("renewable", if lease.renewable { "yes" } else { "no" }),
+        ("ended by", &lease.belts.join(", ")),
+        ("could live", &exposure),
+        ("failed attempts", &attempts),
+        ("last error", lease.last_error.as_deref().unwrap_or_default()),
+    ])
+}
+
+/// `dayfly lease revoke`.
+pub(crate) async fn revoke(args: &LeaseRevokeArgs, context: Context<'_>) -> Result<u8, Failure> {
+    let (client, token) = context.signed_in(&args.read.identity).await?;
+    let revoked = client.revoke_lease(&token, &args.id, &args.reason, args.wait).await?;
+    context.terminal.show(args.read.output, &revoked, |revoked| {
+        record([
+            ("id", &revoked.id),
+            ("state", &revoked.state),
+            ("cause", revoked.cause.as_deref().unwrap_or_default()),
+            ("verified dead", revoked.revoked_at.as_deref().unwrap_or_default()),
+        ])
+    })?;
+    if revoked.state == "revoking" {
+        context.terminal.warn(&format!(
+            "lease {} is not yet verified dead; see `dayfly lease show {}`",
+            revoked.id, revoked.id
+        ));
+        return Ok(failure::UNAVAILABLE);
+    }
+    Ok(failure::OK)
+}

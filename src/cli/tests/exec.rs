@@ -1,0 +1,23 @@
+//! The real program against a broker that answers as each test says.
+//!
+//! Invariant: what is asserted was seen from outside: exit codes, output, and the requests that
+//! reached the broker.
+
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "what helps a test may fail like the test"
+)]
+
+#[path = "exec/broker.rs"]
+mod broker;
+#[path = "exec/program.rs"]
+mod program;
+#[path = "exec/reading.rs"]
+mod reading;
+#[path = "exec/refusing.rs"]
+mod refusing;
+#[path = "exec/running.rs"]
+mod running;
+#[path = "exec/signalling.rs"]
+mod signalling;

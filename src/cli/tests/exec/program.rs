@@ -1,0 +1,83 @@
+//! Starts the program and looks at it from outside.
+
+use std::{
+    io::{BufRead as _, BufReader, Lines, Read as _},
+    process::{Child, ChildStdout, Command, Output, Stdio},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+pub(crate) const ID_TOKEN: &str = "jwt-secret";
+
+/// `dayfly` with an environment of its own and the identity in it.
+pub(crate) fn dayfly(url: &str, words: &[&str]) -> Command {
+    with_environment(Command::new(env!("CARGO_BIN_EXE_dayfly")), url, words)
+}
+
+/// The same without a controlling terminal, whatever the tests are started from.
+pub(crate) fn detached(url: &str, words: &[&str]) -> Command {
+    let mut command = Command::new("setsid");
+    command.arg(env!("CARGO_BIN_EXE_dayfly"));
+    with_environment(command, url, words)
+}
+
+fn with_environment(mut command: Command, url: &str, words: &[&str]) -> Command {
+    command.args(words).env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin");
+    command.env("DAYFLY_URL", url).env("DAYFLY_ID_TOKEN", ID_TOKEN);
+    command.stdin(Stdio::null());
+    command
+}
+
+/// What a finished program left.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl From<Output> for Finished {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+pub(crate) fn run(mut command: Command) -> Finished {
+    command.output().unwrap().into()
+}
+
+/// A program that runs while the test goes on.
+pub(crate) struct Running {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    /// The next line of stdout.
+    pub(crate) fn line(&mut self) -> String {
+        self.lines.next().unwrap().unwrap()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for its end; `out` is what was not read before.
+    pub(crate) fn finish(mut self) -> Finished {
+        let out = self.lines.map(|line| line.unwrap() + "\n").collect();
+        let mut err = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        Finished { code: self.child.wait().unwrap().code(), out, err }
+    }
+}

@@ -1,0 +1,62 @@
+//! What every request shares.
+//!
+//! Invariant: built once by `serve` or `demo`; what can change while it runs is behind a swap
+//! that is replaced whole.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use dayfly_backend_api_key::ApiKeyBackend;
+use dayfly_lease::{Clock, Engine, Entropy};
+use dayfly_store::AnyStore;
+
+use crate::{Roles, identity::Authenticator, policy::Policies, telemetry::Metrics};
+
+/// The parts of a running broker.
+#[derive(Debug)]
+pub struct Broker {
+    /// The lease engine.
+    pub engine: Arc<Engine>,
+    /// The store, for what only the server reads.
+    pub store: AnyStore,
+    /// Who is asking.
+    pub authenticator: Authenticator,
+    /// What they may do.
+    pub policies: ArcSwap<Policies>,
+    /// What can be minted.
+    pub roles: Roles,
+    /// The API-key backends, for introspection.
+    pub api_keys: Vec<Arc<ApiKeyBackend>>,
+    /// The replica's clock.
+    pub clock: Arc<dyn Clock>,
+    /// The replica's randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Bounds of requests.
+    pub limits: Limits,
+}
+
+/// Bounds of requests.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The longest body.
+    pub body_bytes_max: usize,
+    /// The longest that a request may take; what it began goes on without it.
+    pub request_timeout: Duration,
+    /// Requests at a time.
+    pub concurrency: usize,
+    /// The longest lifetime of a task.
+    pub task_ttl_max: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 64 * 1024,
+            request_timeout: Duration::from_secs(30),
+            concurrency: 1_024,
+            task_ttl_max: Duration::from_hours(6),
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The configuration: TOML, one file or a directory of files.
+//!
+//! Invariant: it is read whole and checked whole. A [`Config`] has no fault, and where there
+//! are faults all of them are reported, each with its line.
+
+mod audit;
+mod backend;
+mod duration;
+mod fault;
+mod foreign;
+mod issuer;
+mod policies;
+mod role;
+mod secret;
+mod section;
+mod server;
+mod source;
+mod store;
+mod tasks;
+mod telemetry;
+mod tree;
+
+use std::path::Path;
+
+use crate::identity::IssuerConfig;
+
+pub use audit::{AuditConfig, SigningSeed};
+pub use backend::{BackendConfig, BackendKind};
+pub use duration::{DurationError, parse_duration};
+pub use fault::{Fault, Faults};
+pub use policies::PolicyConfig;
+pub use role::RoleConfig;
+pub use server::{LimitsConfig, ServerConfig, TlsConfig};
+pub use store::StoreConfig;
+pub use tasks::TaskConfig;
+pub use telemetry::{LogFormat, TelemetryConfig};
+
+use fault::{At, Report, Wrong};
+use section::{Context, Section};
+use tree::{Table, Value};
+
+/// All of it.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[server]`
+    pub server: ServerConfig,
+    /// `[store]`
+    pub store: StoreConfig,
+    /// `[audit]`
+    pub audit: AuditConfig,
+    /// `[tasks]`
+    pub tasks: TaskConfig,
+    /// `[policies]`
+    pub policies: PolicyConfig,
+    /// `[[issuer]]`
+    pub issuers: Vec<IssuerConfig>,
+    /// `[[backend]]`
+    pub backends: Vec<BackendConfig>,
+    /// `[[role]]`
+    pub roles: Vec<RoleConfig>,
+    /// `[telemetry]`
+    pub telemetry: TelemetryConfig,
+}
+
+/// The environment: the value of a variable.
+pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// What the backends themselves find wrong with their settings and with the templates of
+/// their roles. It is asked even when other sections are at fault, unless what is there is
+/// not TOML.
+pub type Inspect<'a> = &'a dyn Fn(&[BackendConfig], &[RoleConfig]) -> Vec<Fault>;
+
+/// Reads a file, or all `*.toml` files of a directory.
+///
+/// # Errors
+/// Everything that is wrong.
+pub fn load(path: &Path, env: Env<'_>) -> Result<Config, Faults> {
+    load_with(path, env, &|_, _| Vec::new())
+}
+
+/// As [`load`], and asks `inspect` too.
+///
+/// # Errors
+/// Everything that is wrong.
+pub fn load_with(path: &Path, env: Env<'_>, inspect: Inspect<'_>) -> Result<Config, Faults> {
+    let report = Report::default();
+    let found = source::find(path).and_then(|found| Ok((found, std::path::absolute(path)?)));
+    let (files, absolute) = match found {
+        Ok(found) => found,
+        Err(error) => {
+            let fault = At::file(&path.display().to_string()).fault("", error.to_string());
+            return Err(Faults(vec![fault]));
+        }
+    };
+    let base = if absolute.is_dir() { Some(absolute.as_path()) } else { absolute.parent() };
+    let mut root = Table::default();
+    for file in files {
+        let name = file.display().to_string();
+        match source::read(&file) {
+            Ok(text) => source::merge(&mut root, tree::parse(&text, &name, &report), &report),
+            Err(fault) => report.note_damage(fault),
+        }
+    }
+    let context = Context { base: base.unwrap_or(path), env, report: &report };
+    let config = read(&root, &path.display().to_string(), context, inspect);
+    finish(config, report)
+}
+
+/// Reads a text as [`load`] would read the file `file_name` in `base_dir`.
+///
+/// # Errors
+/// Everything that is wrong.
+pub fn parse(text: &str, file_name: &str, base_dir: &Path, env: Env<'_>) -> Result<Config, Faults> {
+    let report = Report::default();
+    let root = tree::parse(text, file_name, &report);
+    let context = Context { base: base_dir, env, report: &report };
+    let config = read(&root, file_name, context, &|_, _| Vec::new());
+    finish(config, report)
+}
+
+fn finish(config: Option<Config>, report: Report) -> Result<Config, Faults> {
+    let faults = report.into_faults();
+    config.filter(|_| faults.is_empty()).ok_or(Faults(faults))
+}
+
+fn read(root: &Table, file: &str, context: Context<'_>, inspect: Inspect<'_>) -> Option<Config> {
+    let top = At { line: 1, column: 1, ..At::file(file) };
+    Section::read(context, (String::new(), &top, root), |root| {
+        for key in ["store", "policies"] {
+            if root.item(key).is_none() {
+                root.missing_section(key);
+            }
+        }
+        let server = root.table("server", server::read).unwrap_or_default();
+        let store = root.table("store", store::read).flatten();
+        let audit = root.table("audit", audit::read).unwrap_or_default();
+        let tasks = root.table("tasks", tasks::read).unwrap_or_default();
+        let policies = root.table("policies", policies::read).flatten();
+        let issuers = root.each("issuer", issuer::read);
+        let backends = root.each("backend", backend::read);
+        let names = texts(root, "backend", "name");
+        let names: Vec<_> = names.into_iter().map(|(name, ..)| name).collect();
+        let roles = root.each("role", |section| role::read(section, &names));
+        let telemetry = root.table("telemetry", telemetry::read).unwrap_or_default();
+        for (list, key) in
+            [("issuer", "name"), ("issuer", "issuer"), ("backend", "name"), ("role", "name")]
+        {
+            check_unique(root, list, key);
+        }
+        check_prefixes(root);
+        if matches!(store, Some(StoreConfig::Postgres { .. })) {
+            check_signing_key(root);
+        }
+        if !context.report.is_damaged() {
+            for fault in inspect(&backends, &roles) {
+                context.report.note(fault);
+            }
+        }
+        Some(Config {
+            server,
+            store: store?,
+            audit,
+            tasks,
+            policies: policies?,
+            issuers,
+            backends,
+            roles,
+            telemetry,
+        })
+    })
+}
+
+/// The texts under `key` of all `[[list]]` sections, in order: text, place, dotted path.
+/// From the tree, so that a section that is at fault elsewhere still counts.
+fn texts<'a>(
+    root: &Section<'a>,
+    list: &'static str,
+    key: &'static str,
+) -> Vec<(&'a str, &'a At, String)> {
+    let Some(Value::Array(items)) = root.item(list).map(|item| &item.value) else {
+        return Vec::new();
+    };
+    let tables = items.iter().enumerate().filter_map(|(index, item)| match &item.value {
+        Value::Table(table) => Some((index, table)),
+        Value::Array(_)
+        | Value::Flag(_)
+        | Value::Float(_)
+        | Value::Integer(_)
+        | Value::Text(_)
+        | Value::Time(_) => None,
+    });
+    let found = tables.filter_map(|(index, table)| {
+        let path = match table.text("name") {
+            Some(name) => format!("{list}.{name}.{key}"),
+            None => format!("{list}[{index}].{key}"),
+        };
+        Some((table.text(key)?, &table.item(key)?.at, path))
+    });
+    found.collect()
+}
+
+fn check_unique(root: &Section<'_>, list: &'static str, key: &'static str) {
+    let texts = texts(root, list, key);
+    for (index, (text, at, path)) in texts.iter().enumerate() {
+        let first = texts.iter().take(index).find(|(other, ..)| other == text);
+        if let Some((_, first, _)) = first {
+            let message = format!("another {list} has this `{key}`, at {first}");
+            root.context.report.note(at.fault(path, message));
+        }
+    }
+}
+
+/// A sweep kills what it does not know under its prefix, so no prefix may begin another.
+fn check_prefixes(root: &Section<'_>) {
+    let prefixes = texts(root, "backend", "prefix");
+    for (index, (prefix, at, path)) in prefixes.iter().enumerate() {
+        let clash = |other: &str| other.starts_with(prefix) || prefix.starts_with(other);
+        let first = prefixes.iter().take(index).find(|(other, ..)| clash(other));
+        if let Some((other, first, _)) = first {
+            let what = if other == prefix { "it is" } else { "it overlaps" };
+            let message = format!(
+                "{what} the prefix at {first}; each backend would kill the other's credentials"
+            );
+            root.context.report.note(at.fault(path, message));
+        }
+    }
+}
+
+fn check_signing_key(root: &Section<'_>) {
+    let audit = root.item("audit");
+    let given = match audit.map(|item| &item.value) {
+        Some(Value::Table(table)) => table.item("signing_key").is_some(),
+        _ => false,
+    };
+    if !given {
+        let at = audit.map_or(root.at, |audit| &audit.at);
+        let wrong = Wrong::from("the store is PostgreSQL, so all replicas need the same key here");
+        root.context.report.note_absent(at.fault("audit.signing_key", wrong));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+//! `[[backend]]`: the systems that mint.
+//!
+//! Invariant: what a backend's own settings mean only the backend knows; they are kept with
+//! their places until it reads them. No password stands in them.
+
+use dayfly_backend_sdk::{HandlePrefix, Secret};
+use serde::de::DeserializeOwned;
+
+use super::{
+    fault::{Fault, Wrong},
+    foreign,
+    section::{Origin, Reading, Section, name, one_of, text},
+    tree::{Item, Table},
+};
+
+/// `[[backend]]`.
+#[derive(Clone, Debug)]
+pub struct BackendConfig {
+    /// What roles call it.
+    pub name: String,
+    /// Which kind of system it is.
+    pub kind: BackendKind,
+    /// What all its handles begin with. The sweep kills under it, so each has its own.
+    pub prefix: HandlePrefix,
+    /// Dayfly's own password there, where the kind has one.
+    pub password: Option<Secret>,
+    settings: Table,
+    origin: Origin,
+}
+
+/// Which kind of system a backend is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendKind {
+    /// Keys that Dayfly itself verifies.
+    ApiKey,
+    /// Users of a PostgreSQL server.
+    Postgres,
+}
+
+impl BackendKind {
+    /// The kind as it stands in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ApiKey => "api-key",
+            Self::Postgres => "postgres",
+        }
+    }
+}
+
+impl BackendConfig {
+    /// The kind's own settings, as its type has them. Paths under keys that end in `_file`
+    /// are absolute.
+    ///
+    /// # Errors
+    /// Every fault, with its place.
+    pub fn settings<T: DeserializeOwned>(&self) -> Result<T, Vec<Fault>> {
+        let read = foreign::deserialize(&self.origin.at, &self.origin.path, &self.settings);
+        read.map_err(|refused| [refused.absent, refused.wrong].concat())
+    }
+
+    /// A fault of this backend at `key`, a dotted path within its section.
+    pub fn fault(&self, key: &str, message: impl Into<String>) -> Fault {
+        self.origin.fault(key, message)
+    }
+}
+
+pub(super) fn read(section: &Section<'_>) -> Option<BackendConfig> {
+    let kinds = [BackendKind::ApiKey, BackendKind::Postgres].map(|kind| (kind.as_str(), kind));
+    let name = section.required("name", name);
+    let kind = section.required("kind", one_of(&kinds));
+    let prefix = section.required("prefix", prefix);
+    let password = match kind {
+        Some(BackendKind::Postgres) => section.secret("password"),
+        Some(BackendKind::ApiKey) | None => None,
+    };
+    let mut settings = section.rest();
+    settings.resolve_files(section.context.base);
+    let origin = section.origin();
+    Some(BackendConfig { name: name?, kind: kind?, prefix: prefix?, password, settings, origin })
+}
+
+fn prefix(item: &Item) -> Reading<HandlePrefix> {
+    HandlePrefix::parse(text(item)?).map_err(|error| Wrong::from(error.to_string()))
+}

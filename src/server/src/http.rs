@@ -1,0 +1,67 @@
+//! The HTTP surface: one list of routes, one order of middleware.
+//!
+//! Invariant: a handler only extracts, asks `policy` or `grant`, and shapes the answer. Every
+//! body is bounded before it is read, and every answer has a request id.
+
+mod audit;
+mod caller;
+mod envelope;
+mod handover;
+mod health;
+mod introspect;
+mod json;
+mod leases;
+pub mod openapi;
+mod problem;
+mod render;
+mod roles;
+mod tasks;
+mod whoami;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    middleware,
+    routing::{get, post},
+};
+use tokio::sync::Semaphore;
+
+use crate::broker::Broker;
+
+/// All routes over `broker`.
+pub fn router(broker: Arc<Broker>) -> Router {
+    let body_bytes_max = broker.limits.body_bytes_max;
+    let slots = Arc::new(Semaphore::new(broker.limits.concurrency));
+    // Workloads.
+    let api = Router::new()
+        .route("/api/v1/tasks", post(tasks::create::handler).get(tasks::list::handler))
+        .route("/api/v1/tasks/{id}", get(tasks::show::handler))
+        .route("/api/v1/tasks/{id}/complete", post(tasks::complete::handler))
+        .route("/api/v1/leases", post(leases::create::handler).get(leases::list::handler))
+        .route("/api/v1/leases/{id}", get(leases::show::handler))
+        .route("/api/v1/leases/{id}/renew", post(leases::renew::handler))
+        .route("/api/v1/leases/{id}/revoke", post(leases::revoke::handler))
+        .route("/api/v1/roles", get(roles::handler))
+        .route("/api/v1/whoami", get(whoami::handler))
+        // Administrators.
+        .route("/api/v1/audit", get(audit::handler))
+        // Services that check API keys, and proxies that ask before they pass a request on.
+        .route("/oauth2/introspect", post(introspect::introspect))
+        .route("/verify", get(introspect::verify));
+    // Whoever runs it.
+    let operations = Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .route("/openapi.json", get(openapi::handler));
+    let state = envelope::Envelope { broker: Arc::clone(&broker), slots };
+    api.route_layer(middleware::from_fn_with_state(state.clone(), envelope::bounded))
+        .merge(operations)
+        .fallback(problem::no_such_path)
+        .method_not_allowed_fallback(problem::no_such_method)
+        .layer(DefaultBodyLimit::max(body_bytes_max))
+        .layer(middleware::from_fn_with_state(state, envelope::enveloped))
+        .with_state(broker)
+}

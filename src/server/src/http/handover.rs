@@ -1,0 +1,120 @@
+//! The moment a secret leaves: an answer that knows whether it was taken.
+//!
+//! Invariant: a lease counts as delivered only when the connection took the whole body. A
+//! body that is dropped before that drops its deliveries, and each of them revokes its lease.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    body::{Body, Bytes},
+    http::{HeaderValue, StatusCode, header},
+    response::Response,
+};
+use dayfly_lease::{Delivery, Engine, TaskEnd, TaskId, spawn};
+use http_body::{Frame, SizeHint};
+use serde::Serialize;
+
+use super::problem::Fault;
+
+/// Ends its task unless the answer that names it was taken: nobody else knows its token.
+#[derive(Debug)]
+pub(super) struct TaskGuard {
+    engine: Arc<Engine>,
+    task: Option<TaskId>,
+}
+
+impl TaskGuard {
+    pub(super) fn new(engine: &Arc<Engine>, task: TaskId) -> Self {
+        Self { engine: Arc::clone(engine), task: Some(task) }
+    }
+
+    fn handed_over(mut self) {
+        self.task = None;
+    }
+}
+
+impl Drop for TaskGuard {
+    fn drop(&mut self) {
+        let Some(task) = self.task.take() else { return };
+        let engine = Arc::clone(&self.engine);
+        spawn(async move {
+            let end = engine.complete(task, TaskEnd::Cancelled, "engine", Duration::ZERO).await;
+            if let Err(error) = end {
+                tracing::warn!(task.id = %task, %error, "task.undelivered.open");
+            }
+        });
+    }
+}
+
+/// What the answer hands over.
+#[derive(Debug, Default)]
+pub(super) struct Handover {
+    pub(super) deliveries: Vec<Delivery>,
+    pub(super) task: Option<TaskGuard>,
+}
+
+impl Handover {
+    fn done(self) {
+        for delivery in self.deliveries {
+            delivery.handed_over();
+        }
+        if let Some(task) = self.task {
+            task.handed_over();
+        }
+    }
+}
+
+struct HandedBody {
+    bytes: Option<Bytes>,
+    handover: Option<Handover>,
+}
+
+impl http_body::Body for HandedBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let frame = self.bytes.take().map(|bytes| Ok(Frame::data(bytes)));
+        if frame.is_some()
+            && let Some(handover) = self.handover.take()
+        {
+            handover.done();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+    }
+}
+
+/// A JSON answer with secrets in it.
+pub(super) fn respond(
+    status: StatusCode,
+    body: &impl Serialize,
+    handover: Handover,
+) -> Result<Response, Fault> {
+    let bytes = serde_json::to_vec(body).map_err(|error| {
+        tracing::error!(%error, "response.unwritable");
+        Fault::internal()
+    })?;
+    let body = HandedBody { bytes: Some(bytes.into()), handover: Some(handover) };
+    let mut response = Response::new(Body::new(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}

@@ -1,0 +1,50 @@
+//! `/healthz`, `/readyz`, `/metrics`.
+//!
+//! Invariant: readiness goes with the store. A replica that cannot record mints nothing and
+//! says so, so that others get its requests.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+};
+
+use super::problem::Fault;
+use crate::broker::Broker;
+
+/// The process answers.
+#[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, body = String)))]
+pub(crate) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// The store answers as well.
+#[utoipa::path(
+    get, path = "/readyz", tag = "operations",
+    responses(
+        (status = 200, body = String),
+        (status = 503, body = dayfly_api::Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn readyz(State(broker): State<Arc<Broker>>) -> Result<&'static str, Fault> {
+    broker.engine.store().now().await?;
+    Ok("ready\n")
+}
+
+/// Prometheus exposition, with the living leases as the store counts them now.
+#[utoipa::path(
+    get, path = "/metrics", tag = "operations",
+    responses(
+        (status = 200, body = String),
+        (status = 503, body = dayfly_api::Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn metrics(State(broker): State<Arc<Broker>>) -> Result<Response, Fault> {
+    let living = broker.store.living().await?;
+    let now = broker.engine.store().now().await?;
+    let text = broker.metrics.exposition(&living, now);
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}

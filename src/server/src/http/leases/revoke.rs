@@ -1,0 +1,74 @@
+//! `POST /api/v1/leases/{id}/revoke`.
+//!
+//! Invariant: 200 means verified dead, 202 means that it must die and does not yet. Asking
+//! twice is no error.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+};
+use dayfly_api as api;
+use dayfly_lease::{Cause, State as LeaseState};
+
+use super::{
+    super::{
+        caller::{Caller, Refused},
+        json::{Body, Parameters},
+        problem::Fault,
+    },
+    Named, Wait, named,
+};
+use crate::{broker::Broker, policy::Ask};
+
+const REASON_CHARS_MAX: usize = 256;
+
+/// Ends a lease before its time.
+#[utoipa::path(
+    post, path = "/api/v1/leases/{id}/revoke", tag = "workload", request_body = api::RevokeLease,
+    security(("task" = []), ("federated" = [])),
+    params(("id" = String, Path), ("wait" = Option<String>, Query, description = "for example `5s`, at most 20 s")),
+    responses(
+        (status = 200, body = api::Revoked),
+        (status = 202, body = api::Revoked),
+        (status = 401, body = api::Problem, content_type = "application/problem+json"),
+        (status = 404, body = api::Problem, content_type = "application/problem+json"),
+        (status = 422, body = api::Problem, content_type = "application/problem+json"),
+        (status = 503, body = api::Problem, content_type = "application/problem+json"),
+    ),
+)]
+pub(crate) async fn handler(
+    State(broker): State<Arc<Broker>>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Parameters(wait): Parameters<Wait>,
+    Body { value: wanted, .. }: Body<api::RevokeLease>,
+) -> Result<(StatusCode, Json<api::Revoked>), Fault> {
+    let wait = wait.duration()?;
+    let lease = Named::new(named(&broker, &id).await?);
+    let ask = Ask::RevokeLease { lease: lease.facts() };
+    caller.may(&broker, &ask).await.map_err(Refused::hidden)?;
+    let length = wanted.reason.chars().count();
+    if length > REASON_CHARS_MAX || wanted.reason.chars().any(char::is_control) {
+        let detail = format!("must have at most {REASON_CHARS_MAX} characters, none of control");
+        return Err(Fault::field("invalid_reason", "/reason", detail));
+    }
+    let actor = caller.principal.id();
+    let cause = Cause::Requested;
+    let reason = Some(wanted.reason);
+    let row = broker.engine.revoke(lease.row.id, cause, &actor, reason, wait).await?;
+    let revoked_at = match row.state {
+        LeaseState::Revoked { at, .. } => Some(at.rfc3339()),
+        LeaseState::Pending | LeaseState::Active { .. } | LeaseState::Revoking { .. } => None,
+    };
+    let status = if row.may_live() { StatusCode::ACCEPTED } else { StatusCode::OK };
+    let body = api::Revoked {
+        id: lease.lease.clone(),
+        state: row.state.as_str().to_owned(),
+        cause: row.state.cause().map(|cause| cause.as_str().to_owned()),
+        revoked_at,
+    };
+    Ok((status, Json(body)))
+}

@@ -1,0 +1,221 @@
+//! Errors as RFC 9457 problems.
+//!
+//! Invariant: only what is listed here reaches a client. Everything else is an opaque 500
+//! with a request id; what may not be seen is 404, not 403.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use dayfly_api::{FieldFault, Problem};
+use dayfly_lease::{MintError, Refusal, RenewError, StoreError};
+
+use super::envelope;
+use crate::policy::Denial;
+
+/// Why a request was not done.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    retry_after_seconds: Option<u32>,
+    denied_by: Option<String>,
+    errors: Vec<FieldFault>,
+}
+
+/// How long a client should wait before it tries again what is down.
+const RETRY_AFTER_SECONDS: u32 = 5;
+
+impl Fault {
+    fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+            retry_after_seconds: None,
+            denied_by: None,
+            errors: Vec::new(),
+        }
+    }
+
+    /// The problem's stable name.
+    pub(crate) fn code(&self) -> &'static str {
+        self.code
+    }
+
+    /// The same for whatever was wrong with the token: a stranger learns nothing from it.
+    pub(crate) fn unauthenticated() -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", "the bearer token was not accepted")
+    }
+
+    /// There is no such thing, or the caller may not see it.
+    pub(crate) fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", "there is no such thing here")
+    }
+
+    /// The body or a parameter makes no sense.
+    pub(crate) fn invalid(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, detail)
+    }
+
+    /// The body makes sense and one field of it is not acceptable.
+    pub(crate) fn field(code: &'static str, pointer: &str, detail: impl Into<String>) -> Self {
+        let detail = detail.into();
+        let fault = FieldFault { pointer: pointer.to_owned(), detail: detail.clone() };
+        let mut problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail);
+        problem.errors.push(fault);
+        problem
+    }
+
+    /// A rule forbids it, or none permits it.
+    pub(crate) fn denied(code: &'static str, denial: &Denial) -> Self {
+        let mut problem = Self::new(StatusCode::FORBIDDEN, code, denial.reason());
+        problem.denied_by = Some(denial.denied_by().to_owned());
+        problem
+    }
+
+    /// Says which field of the request it is about.
+    pub(crate) fn at(mut self, pointer: &str) -> Self {
+        let detail = self.detail.clone();
+        self.errors.push(FieldFault { pointer: pointer.to_owned(), detail });
+        self
+    }
+
+    /// Too large to be read.
+    pub(crate) fn too_large() -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "the body is too large")
+    }
+
+    /// Something that we need is down.
+    pub(crate) fn unavailable(code: &'static str, detail: impl Into<String>) -> Self {
+        let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail);
+        problem.retry_after_seconds = Some(RETRY_AFTER_SECONDS);
+        problem
+    }
+
+    /// A defect of ours.
+    pub(crate) fn internal() -> Self {
+        let detail = "something went wrong; the request id is in the broker's log";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
+    }
+
+    fn conflict(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, code, detail)
+    }
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        let text = refusal.to_string();
+        match refusal {
+            Refusal::InProgress => Self::conflict("idempotency_in_progress", text),
+            Refusal::KeyReused => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", text)
+            }
+            Refusal::LeaseChanged => Self::conflict("lease_changed", text),
+            Refusal::LeaseExpired => Self::conflict("lease_expired", text),
+            Refusal::LeaseUnknown | Refusal::TaskUnknown => Self::not_found(),
+            Refusal::NotRenewable => Self::conflict("not_renewable", text),
+            Refusal::Replayed => Self::unauthenticated(),
+            Refusal::TaskClosed => Self::conflict("task_closed", text),
+            Refusal::TaskEnding => Self::conflict("task_ending", text),
+        }
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        if let Some(refusal) = error.refusal() {
+            return refusal.into();
+        }
+        tracing::error!(error = %chain(&error), "request.store.failed");
+        if matches!(error, StoreError::Corrupt { .. }) {
+            return Self::internal();
+        }
+        Self::unavailable("store_unavailable", "the broker's store is unavailable")
+    }
+}
+
+impl From<MintError> for Fault {
+    fn from(error: MintError) -> Self {
+        if let Some(refusal) = error.refusal() {
+            return refusal.into();
+        }
+        tracing::warn!(error = %chain(&error), "request.mint.failed");
+        match error {
+            MintError::Backend(_) | MintError::Timeout => Self::unavailable(
+                "backend_unavailable",
+                "the backend could not mint; nothing is left behind",
+            ),
+            MintError::Busy => Self::unavailable("backend_busy", "the backend has enough to do"),
+            MintError::Store(error) => error.into(),
+            MintError::Handle(_) | MintError::Interrupted | MintError::UnknownBackend => {
+                Self::internal()
+            }
+        }
+    }
+}
+
+impl From<RenewError> for Fault {
+    fn from(error: RenewError) -> Self {
+        match error {
+            RenewError::Store(error) => error.into(),
+            RenewError::Backend(_) | RenewError::Timeout => {
+                tracing::warn!(error = %chain(&error), "request.renew.failed");
+                Self::unavailable(
+                    "backend_unavailable",
+                    "the backend could not renew; the earlier expiry stands",
+                )
+            }
+        }
+    }
+}
+
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        let problem = Problem {
+            kind: format!("https://dayfly.dev/problems/{}", self.code),
+            title: self.status.canonical_reason().unwrap_or("Error").to_owned(),
+            status: self.status.as_u16(),
+            code: self.code.to_owned(),
+            detail: self.detail,
+            request_id: envelope::request_id(),
+            retryable: self.retry_after_seconds.is_some(),
+            denied_by: self.denied_by,
+            errors: self.errors,
+        };
+        let mut response = (self.status, Json(problem)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.retry_after_seconds {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+pub(super) async fn no_such_path() -> Fault {
+    Fault::not_found()
+}
+
+pub(super) async fn no_such_method() -> Fault {
+    let detail = "this path has no such method";
+    Fault::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+}
+
+/// An error with all its sources, for the log.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

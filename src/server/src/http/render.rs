@@ -1,0 +1,66 @@
+//! Rows as the API shows them.
+//!
+//! Invariant: a lease is shown without its credential, except by the one answer that mints.
+
+use dayfly_api as api;
+use dayfly_backend_sdk::{Credential, Timestamp};
+use dayfly_lease::{Counts, Lease, State, Task, TaskState};
+
+pub(super) fn lease(lease: &Lease, credential: Option<&Credential>) -> api::Lease {
+    let revoked_at = match lease.state {
+        State::Revoked { at, .. } => Some(at.rfc3339()),
+        State::Pending | State::Active { .. } | State::Revoking { .. } => None,
+    };
+    api::Lease {
+        id: lease.id.to_string(),
+        task: lease.task.to_string(),
+        principal: lease.principal.clone(),
+        role: lease.role.clone(),
+        backend: lease.backend.clone(),
+        handle: lease.handle.as_str().to_owned(),
+        state: lease.state.as_str().to_owned(),
+        cause: lease.state.cause().map(|cause| cause.as_str().to_owned()),
+        credential: credential.map(show_credential),
+        issued_at: lease.issued_at.rfc3339(),
+        expires_at: lease.expires_at.rfc3339(),
+        max_expires_at: lease.max_expires_at.rfc3339(),
+        revoked_at,
+        renewable: lease.renewable,
+        belts: lease.belts.iter().map(|belt| belt.as_str().to_owned()).collect(),
+        exposure_seconds: lease.exposure().map(|exposure| exposure.as_secs()),
+        attempts: lease.attempts,
+        last_error: lease.error_class.clone(),
+    }
+}
+
+fn show_credential(credential: &Credential) -> api::Credential {
+    let fields = credential
+        .fields()
+        .filter_map(|(name, _)| Some((name.to_owned(), credential.field(name)?.to_owned())));
+    let variables = credential.environment().iter();
+    let environment = variables.map(|(variable, field)| ((*variable).into(), (*field).into()));
+    api::Credential { fields: fields.collect(), environment: environment.collect() }
+}
+
+pub(super) fn counts(counts: Counts) -> api::LeaseCounts {
+    let Counts { pending, active, revoking, revoked } = counts;
+    api::LeaseCounts { pending, active, revoking, revoked }
+}
+
+pub(super) fn task(task: &Task, leases: Counts) -> api::Task {
+    let (state, closed_at) = match task.state {
+        TaskState::Open => ("open", None),
+        TaskState::Closed { end, at } => (end.as_str(), Some(at)),
+    };
+    api::Task {
+        id: task.id.to_string(),
+        state: state.to_owned(),
+        purpose: task.purpose.clone(),
+        principal: task.principal.clone(),
+        issuer: task.issuer.clone(),
+        opened_at: task.opened_at.rfc3339(),
+        expires_at: task.expires_at.rfc3339(),
+        closed_at: closed_at.map(Timestamp::rfc3339),
+        leases: counts(leases),
+    }
+}

@@ -1,0 +1,98 @@
+//! Why a token was refused.
+//!
+//! Invariant: a rejection never holds text from the token, so that it may be logged; the
+//! client is told nothing of it.
+
+/// Why a token did not become a principal. For the audit log: the client sees one constant
+/// text whatever the variant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Rejection {
+    /// The header's algorithm is not the one of the key.
+    #[error("the algorithm is not the one of the key")]
+    AlgorithmMismatch,
+    /// `none`, a symmetric or unknown algorithm, or one that the issuer does not use.
+    #[error("the algorithm is not accepted")]
+    AlgorithmRefused,
+    /// No `kid`, and the issuer has several keys.
+    #[error("the token names no key and the issuer has several")]
+    AmbiguousKey,
+    /// The signature does not hold.
+    #[error("the signature does not hold")]
+    BadSignature,
+    /// `exp` is past.
+    #[error("the token has expired")]
+    Expired,
+    /// `iat` is in the future.
+    #[error("the token was issued in the future")]
+    IssuedInFuture,
+    /// The issuer's keys cannot be had; not the caller's fault.
+    #[error("the issuer's keys are unavailable")]
+    KeysUnavailable,
+    /// Not a token as we read them.
+    #[error("the token is malformed: {why}")]
+    Malformed {
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// Several audiences, ours among them, from an issuer that is not allowed to.
+    #[error("the token has several audiences")]
+    ManyAudiences,
+    /// `nbf` is in the future.
+    #[error("the token is not valid yet")]
+    NotYetValid,
+    /// `exp` is before `iat`.
+    #[error("the token expires before it was issued")]
+    TimesOutOfOrder,
+    /// It lives longer, or is older, than the issuer's tokens may.
+    #[error("the token lives too long")]
+    TooLongLived,
+    /// More than 16 KiB.
+    #[error("the token is too large")]
+    TooLarge,
+    /// `iss` is none of the configured issuers.
+    #[error("the issuer is unknown")]
+    UnknownIssuer,
+    /// The issuer has no such key.
+    #[error("the issuer has no such key")]
+    UnknownKey,
+    /// Our audience is not in it.
+    #[error("the audience is another")]
+    WrongAudience,
+    /// `typ` is not one that the issuer's tokens have.
+    #[error("the token is of another type")]
+    WrongType,
+}
+
+impl Rejection {
+    /// A stable name, for the audit log and metrics.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::AlgorithmMismatch => "algorithm_mismatch",
+            Self::AlgorithmRefused => "algorithm_refused",
+            Self::AmbiguousKey => "ambiguous_key",
+            Self::BadSignature => "bad_signature",
+            Self::Expired => "expired",
+            Self::IssuedInFuture => "issued_in_future",
+            Self::KeysUnavailable => "keys_unavailable",
+            Self::Malformed { .. } => "malformed",
+            Self::ManyAudiences => "many_audiences",
+            Self::NotYetValid => "not_yet_valid",
+            Self::TimesOutOfOrder => "times_out_of_order",
+            Self::TooLongLived => "too_long_lived",
+            Self::TooLarge => "too_large",
+            Self::UnknownIssuer => "unknown_issuer",
+            Self::UnknownKey => "unknown_key",
+            Self::WrongAudience => "wrong_audience",
+            Self::WrongType => "wrong_type",
+        }
+    }
+
+    /// Whether the caller may be right and we could not tell: 503, not 401.
+    pub fn is_unavailable(self) -> bool {
+        self == Self::KeysUnavailable
+    }
+
+    pub(crate) fn malformed(why: &'static str) -> Self {
+        Self::Malformed { why }
+    }
+}

@@ -1,0 +1,190 @@
+//! From configuration to backends and roles, and everything that is wrong with them.
+//!
+//! Invariant: what starts the broker is what checks the configuration; there is no second
+//! way that could disagree.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use dayfly_backend_api_key::{ApiKeyBackend, KeyStore, MemoryKeyStore};
+use dayfly_backend_sdk::{Backend, CanaryReport, CanaryStep, Error, ErrorKind, Timestamp};
+use dayfly_lease::{Clock, Entropy, LeaseId, SystemClock, SystemEntropy};
+
+use crate::{
+    Role, Roles,
+    config::{BackendConfig, BackendKind, Config, Fault, Faults, RoleConfig},
+    policy::{Policies, RoleFacts},
+};
+
+/// The backends by name. API-key backends are also kept as what they are, for introspection.
+#[derive(Debug, Default)]
+pub struct Backends {
+    /// As the engine sees them.
+    pub by_name: BTreeMap<String, Arc<dyn Backend>>,
+    /// Those that verify keys.
+    pub api_keys: Vec<Arc<ApiKeyBackend>>,
+}
+
+/// Sets up the configured backends; none is contacted yet.
+pub fn backends(
+    configs: &[BackendConfig],
+    keys: &Arc<dyn KeyStore>,
+    entropy: &Arc<dyn Entropy>,
+) -> Result<Backends, Vec<Fault>> {
+    let mut backends = Backends::default();
+    let mut faults = Vec::new();
+    for config in configs {
+        let built: Result<Arc<dyn Backend>, Vec<Fault>> = match config.kind {
+            BackendKind::ApiKey => {
+                let backend = api_key(config, keys, entropy);
+                backends.api_keys.push(Arc::clone(&backend));
+                Ok(backend)
+            }
+            BackendKind::Postgres => postgres(config),
+        };
+        match built {
+            Ok(backend) => {
+                backends.by_name.insert(config.name.clone(), backend);
+            }
+            Err(more) => faults.extend(more),
+        }
+    }
+    if faults.is_empty() { Ok(backends) } else { Err(faults) }
+}
+
+fn api_key(
+    config: &BackendConfig,
+    keys: &Arc<dyn KeyStore>,
+    entropy: &Arc<dyn Entropy>,
+) -> Arc<ApiKeyBackend> {
+    let entropy = Arc::clone(entropy);
+    let random = Arc::new(move |bytes: &mut [u8]| entropy.fill(bytes));
+    Arc::new(ApiKeyBackend::new(config.prefix.clone(), Arc::clone(keys), random))
+}
+
+#[cfg(feature = "postgres")]
+fn postgres(config: &BackendConfig) -> Result<Arc<dyn Backend>, Vec<Fault>> {
+    use dayfly_backend_postgres::{PostgresBackend, PostgresConfig};
+
+    let mut settings: PostgresConfig = config.settings()?;
+    settings.password.clone_from(&config.password);
+    config.prefix.as_str().clone_into(&mut settings.prefix);
+    match PostgresBackend::new(&settings) {
+        Ok(backend) => Ok(Arc::new(backend)),
+        Err(error) => Err(vec![config.fault("", chain(&error))]),
+    }
+}
+
+#[cfg(not(feature = "postgres"))]
+fn postgres(config: &BackendConfig) -> Result<Arc<dyn Backend>, Vec<Fault>> {
+    Err(vec![config.fault("kind", "this program was built without the postgres backend")])
+}
+
+/// Has each role's template checked by its backend.
+pub fn roles(
+    configs: &[RoleConfig],
+    backends: &BTreeMap<String, Arc<dyn Backend>>,
+) -> Result<Roles, Vec<Fault>> {
+    let mut roles = Vec::new();
+    let mut faults = Vec::new();
+    for config in configs {
+        // That the backend exists was checked with the rest of the configuration.
+        let Some(backend) = backends.get(&config.backend) else { continue };
+        let ttl_min = backend.capabilities().ttl_min;
+        if config.ttl < ttl_min {
+            let text = format!("less than the backend's minimum of {} s", ttl_min.as_secs());
+            faults.push(config.fault("ttl", text));
+        }
+        match backend.template(&config.template) {
+            Ok(template) => roles.push(Role {
+                facts: facts(config),
+                kind: backend.capabilities().kind,
+                ttl: config.ttl,
+                ttl_max: config.ttl_max,
+                ttl_min,
+                renewable: config.renewable,
+                template,
+            }),
+            Err(error) => faults.push(config.fault("template", chain(&error))),
+        }
+    }
+    if faults.is_empty() { Ok(Roles::new(roles)) } else { Err(faults) }
+}
+
+/// What policy is told of a role.
+pub fn facts(config: &RoleConfig) -> RoleFacts {
+    RoleFacts {
+        name: config.name.clone(),
+        backend: config.backend.clone(),
+        owner: config.owner.clone(),
+        labels: config.labels.clone(),
+    }
+}
+
+/// Settings and templates, for the configuration's own check. Nothing is kept and nothing is
+/// contacted. Must be called within a runtime, because connection pools ask for one.
+pub fn inspect(
+    backend_configs: &[BackendConfig],
+    role_configs: &[RoleConfig],
+    entropy: &Arc<dyn Entropy>,
+) -> Vec<Fault> {
+    let keys: Arc<dyn KeyStore> = Arc::new(MemoryKeyStore::new(Timestamp::EPOCH));
+    let mut faults = Vec::new();
+    let mut by_name = BTreeMap::new();
+    for config in backend_configs {
+        match backends(std::slice::from_ref(config), &keys, entropy) {
+            Ok(built) => by_name.extend(built.by_name),
+            Err(more) => faults.extend(more),
+        }
+    }
+    faults.extend(roles(role_configs, &by_name).err().unwrap_or_default());
+    faults
+}
+
+/// Mints, uses, revokes and verifies each role once. API keys go to a table in memory: what
+/// would be kept in the store is proved without touching it.
+pub async fn canaries(config: &Config) -> Result<Vec<(String, CanaryReport)>, Faults> {
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
+    let keys: Arc<dyn KeyStore> = Arc::new(MemoryKeyStore::new(SystemClock.now()));
+    let backends = backends(&config.backends, &keys, &entropy).map_err(Faults)?;
+    let roles = roles(&config.roles, &backends.by_name).map_err(Faults)?;
+    let mut reports = Vec::new();
+    for role in roles.iter() {
+        let Some(backend) = backends.by_name.get(&role.facts.backend) else { continue };
+        let id = LeaseId::new(SystemClock.now(), entropy.as_ref());
+        let report = match backend.handle(id.uuid()) {
+            Ok(handle) => backend.canary(&handle, &role.template).await,
+            Err(error) => {
+                let error = Error::new(ErrorKind::Invalid, error.to_string());
+                CanaryReport { steps: vec![CanaryStep { name: "mint", result: Err(error) }] }
+            }
+        };
+        reports.push((role.facts.name.clone(), report));
+    }
+    Ok(reports)
+}
+
+/// The policies of a configuration.
+pub fn policies(config: &Config, roles: &[RoleFacts]) -> Result<Policies, Faults> {
+    Policies::load(&config.policies.dir, roles).map_err(|faults| {
+        let fault = |fault: crate::policy::PolicyFault| Fault {
+            file: fault.file,
+            line: fault.line.unwrap_or(0),
+            column: usize::from(fault.line.is_some()),
+            key: String::new(),
+            message: fault.message,
+            suggestion: None,
+        };
+        Faults(faults.into_iter().map(fault).collect())
+    })
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,204 @@
+//! The composition: the one place where a broker is put together from its configuration.
+//!
+//! Invariant: nothing listens before the store is open, the policies are loaded and the
+//! reapers run.
+
+mod listen;
+mod schedule;
+mod store;
+
+pub use listen::{Listening, listen};
+pub(crate) use store::key_beside;
+pub use store::{OpenError, open, open_for_reading, signer};
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use arc_swap::ArcSwap;
+use dayfly_backend_api_key::{ApiKeyBackend, KeyStore};
+use dayfly_backend_sdk::Backend;
+use dayfly_lease::{
+    Clock, Engine, Entropy, ReplicaId, Settings, SystemClock, SystemEntropy, spawn,
+};
+use dayfly_store::{AnyStore, Incarnation};
+
+use crate::{
+    Roles, StoredKeys,
+    broker::{Broker, Limits},
+    config::{self, Config, Faults},
+    identity::{Authenticator, SetupError},
+    policy::Policies,
+    preflight,
+    telemetry::Metrics,
+};
+
+/// Why nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The configuration is wrong: every fault, one a line.
+    #[error("{0}")]
+    Config(Faults),
+    /// An issuer cannot be set up.
+    #[error("an issuer cannot be set up")]
+    Identity(#[source] SetupError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A schedule could not be started.
+    #[error("the schedule could not be started")]
+    Schedule(#[source] tokio_cron_scheduler::JobSchedulerError),
+    /// The store cannot be opened.
+    #[error("the store cannot be opened")]
+    Store(#[source] OpenError),
+    /// The certificate or its key cannot be used.
+    #[error("the TLS certificate or its key cannot be used")]
+    Tls(#[source] std::io::Error),
+}
+
+/// What a broker is put together from.
+#[derive(Debug)]
+pub struct Assembly {
+    /// Leases, tasks and audit.
+    pub store: AnyStore,
+    /// This incarnation.
+    pub replica: ReplicaId,
+    /// What mints.
+    pub backends: BTreeMap<String, Arc<dyn Backend>>,
+    /// Those of them that verify API keys.
+    pub api_keys: Vec<Arc<ApiKeyBackend>>,
+    /// What can be minted.
+    pub roles: Roles,
+    /// What may be done.
+    pub policies: Policies,
+    /// Who is asking.
+    pub authenticator: Authenticator,
+    /// Bounds of requests.
+    pub limits: Limits,
+    /// Bounds of the engine.
+    pub settings: Settings,
+    /// The replica's clock.
+    pub clock: Arc<dyn Clock>,
+    /// The replica's randomness.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// Puts a broker together.
+pub fn assemble(parts: Assembly) -> Arc<Broker> {
+    let engine = Engine::new(
+        parts.store.engine_store(),
+        parts.backends,
+        Arc::clone(&parts.clock),
+        Arc::clone(&parts.entropy),
+        parts.replica,
+        parts.settings,
+    );
+    Arc::new(Broker {
+        engine,
+        store: parts.store,
+        authenticator: parts.authenticator,
+        policies: ArcSwap::from_pointee(parts.policies),
+        roles: parts.roles,
+        api_keys: parts.api_keys,
+        clock: parts.clock,
+        entropy: parts.entropy,
+        metrics: Metrics::default(),
+        limits: parts.limits,
+    })
+}
+
+/// Reads a configuration with everything that can be wrong about it, policies included.
+pub fn configure(path: &Path, env: config::Env<'_>) -> Result<(Config, Policies), Faults> {
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
+    let config = config::load_with(path, env, &|backends, roles| {
+        preflight::inspect(backends, roles, &entropy)
+    })?;
+    let facts: Vec<_> = config.roles.iter().map(preflight::facts).collect();
+    let policies = preflight::policies(&config, &facts)?;
+    Ok((config, policies))
+}
+
+/// Everything behind the listener.
+pub async fn build(config: &Config, policies: Policies) -> Result<Arc<Broker>, ServeError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
+    let replica = ReplicaId::new(clock.now(), entropy.as_ref());
+    let signer = signer(config, entropy.as_ref()).map_err(ServeError::Store)?;
+    let incarnation = Incarnation { replica, signer };
+    let store = open(&config.store, incarnation, &clock).await.map_err(ServeError::Store)?;
+    let keys: Arc<dyn KeyStore> = Arc::new(StoredKeys::new(store.clone()));
+    let faults = |faults| ServeError::Config(Faults(faults));
+    let backends = preflight::backends(&config.backends, &keys, &entropy).map_err(faults)?;
+    let roles = preflight::roles(&config.roles, &backends.by_name).map_err(faults)?;
+    let authenticator = Authenticator::new(config.issuers.clone(), Arc::clone(&clock))
+        .map_err(ServeError::Identity)?;
+    Ok(assemble(Assembly {
+        store,
+        replica,
+        backends: backends.by_name,
+        api_keys: backends.api_keys,
+        roles,
+        policies,
+        authenticator,
+        limits: Limits {
+            body_bytes_max: config.server.limits.body_bytes_max as usize,
+            request_timeout: config.server.limits.request_timeout,
+            concurrency: config.server.limits.concurrency as usize,
+            task_ttl_max: config.tasks.ttl_max,
+        },
+        settings: Settings::default(),
+        clock,
+        entropy,
+    }))
+}
+
+/// Serves until the process is told to stop, then lets what is under way finish.
+pub async fn serve(
+    path: &Path,
+    config: Config,
+    policies: Policies,
+    env: config::Env<'_>,
+) -> Result<(), ServeError> {
+    let broker = build(&config, policies).await?;
+    let loops = broker.engine.start();
+    let scheduler = schedule::start(&broker, &config.audit.checkpoint).await?;
+    let refreshing = Arc::clone(&broker);
+    spawn(async move {
+        loop {
+            refreshing.authenticator.refresh().await;
+            refreshing.clock.sleep(schedule::KEY_REFRESH).await;
+        }
+    });
+    let address = config.server.listen;
+    let listening = listen(&broker, address, config.server.tls.as_ref()).await?;
+    tracing::info!(address = %listening.address(), replica = %broker.engine.replica(), "server.ready");
+    listening.until_told_to_stop(|| reload(path, &broker, env)).await;
+    drop(scheduler);
+    broker.engine.stop();
+    for handle in loops {
+        // A batch in flight is bounded by its own time-out.
+        if let Err(error) = handle.await {
+            tracing::error!(%error, "reaper.died");
+        }
+    }
+    broker.store.close().await;
+    tracing::info!("server.stopped");
+    Ok(())
+}
+
+/// On SIGHUP the policies are read again, whole; a faulty set leaves the old one in place.
+fn reload(path: &Path, broker: &Broker, env: config::Env<'_>) {
+    match configure(path, env) {
+        Ok((config, _)) => match preflight::policies(&config, &broker.roles.facts()) {
+            Ok(policies) => {
+                tracing::info!(policy.hash = policies.hash(), "policy.reloaded");
+                broker.policies.store(Arc::new(policies));
+            }
+            Err(faults) => tracing::error!(%faults, "policy.reload.refused"),
+        },
+        Err(faults) => tracing::error!(%faults, "policy.reload.refused"),
+    }
+}

@@ -1,0 +1,115 @@
+//! The listener, with or without TLS, and how it ends.
+//!
+//! Invariant: told to stop, it takes no new connection, lets requests finish within a bound,
+//! and only then returns.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum_server::{Handle, tls_rustls::RustlsConfig};
+use dayfly_lease::spawn;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+};
+
+use super::ServeError;
+use crate::{broker::Broker, config::TlsConfig, http, identity};
+
+/// The longest that requests may take to finish after we were told to stop.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// A listener at work.
+#[derive(Debug)]
+pub struct Listening {
+    address: SocketAddr,
+    handle: Handle<SocketAddr>,
+    server: JoinHandle<std::io::Result<()>>,
+    tls: Option<(RustlsConfig, TlsConfig)>,
+}
+
+/// Listens on `address`; port 0 takes a free one.
+pub async fn listen(
+    broker: &Arc<Broker>,
+    address: SocketAddr,
+    tls: Option<&TlsConfig>,
+) -> Result<Listening, ServeError> {
+    identity::install_crypto();
+    let failed = |source| ServeError::Listen { address, source };
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    let service =
+        http::router(Arc::clone(broker)).into_make_service_with_connect_info::<SocketAddr>();
+    let handle = Handle::new();
+    let (server, tls) = match tls {
+        None => {
+            let server = axum_server::from_tcp(listener).map_err(failed)?.handle(handle.clone());
+            (spawn(server.serve(service)), None)
+        }
+        Some(files) => {
+            let config = RustlsConfig::from_pem_file(&files.cert_file, &files.key_file)
+                .await
+                .map_err(ServeError::Tls)?;
+            let server = axum_server::from_tcp_rustls(listener, config.clone())
+                .map_err(failed)?
+                .handle(handle.clone());
+            (spawn(server.serve(service)), Some((config, files.clone())))
+        }
+    };
+    Ok(Listening { address: bound, handle, server, tls })
+}
+
+impl Listening {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Waits for SIGTERM or SIGINT, then drains. SIGHUP calls `reload` and reads the
+    /// certificate again.
+    pub async fn until_told_to_stop(self, reload: impl Fn()) {
+        let streams = (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+            signal(SignalKind::hangup()),
+        );
+        let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = streams else {
+            tracing::error!("server.signals.unavailable");
+            return self.stop().await;
+        };
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => {
+                    reload();
+                    self.reload_certificate().await;
+                }
+            }
+        }
+        tracing::info!("server.stopping");
+        self.stop().await;
+    }
+
+    async fn reload_certificate(&self) {
+        let Some((config, files)) = &self.tls else { return };
+        match config.reload_from_pem_file(&files.cert_file, &files.key_file).await {
+            Ok(()) => tracing::info!("tls.reloaded"),
+            Err(error) => tracing::error!(%error, "tls.reload.refused"),
+        }
+    }
+
+    /// Takes no more connections and lets requests finish.
+    pub async fn stop(self) {
+        self.handle.graceful_shutdown(Some(DRAIN));
+        match self.server.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "server.failed"),
+            Err(error) => tracing::error!(%error, "server.died"),
+        }
+    }
+}
