@@ -1,1 +1,81 @@
-//! Suites against real servers and real clients, and the benchmarks.
+//! Real parts for the suites: PostgreSQL servers, OpenID providers, broker processes.
+//!
+//! Invariant: what a test starts ends with the test, also when it fails, and nothing listens
+//! beyond loopback.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    reason = "a suite says by panicking what does not hold"
+)]
+
+mod broker;
+mod client;
+mod issuer;
+mod postgres;
+mod provider;
+
+pub use broker::{Broker, BrokerConfig, Store};
+pub use client::{Answer, Client};
+pub use issuer::Issuer;
+pub use postgres::Postgres;
+pub use provider::Provider;
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// The repository.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+/// A program of this workspace, as the test build made it.
+pub fn program(name: &str) -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let path = own.parent().unwrap().parent().unwrap().join(name);
+    assert!(path.exists(), "{} is not built; run `cargo build --workspace`", path.display());
+    path
+}
+
+/// Waits until `done` says so; panics with `what` when it does not come true within `within`.
+#[expect(clippy::disallowed_methods, reason = "a test's own patience, not the broker's time")]
+pub async fn eventually<F, T>(what: &str, within: Duration, mut done: F) -> T
+where
+    F: AsyncFnMut() -> Option<T>,
+{
+    let until = Instant::now() + within;
+    loop {
+        if let Some(value) = done().await {
+            return value;
+        }
+        assert!(Instant::now() < until, "{what}: not within {within:?}");
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+}
+
+/// Runs `command` to its end and gives what it printed.
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{text}{errors}", output.status);
+    text
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}

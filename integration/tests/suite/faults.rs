@@ -1,0 +1,1 @@
+//! Faults: crashes between the steps, dead clients, dead servers, two replicas.

@@ -1,0 +1,1 @@
+//! What is refused: nothing is minted, and the audit log knows why.
