@@ -271,7 +271,8 @@ impl Drop for Broker {
         if std::thread::panicking() {
             // What it said before the test failed.
             let log = self.log();
-            let tail: Vec<&str> = log.lines().rev().filter(|l| !l.contains("TRACE")).take(60).collect();
+            let tail: Vec<&str> =
+                log.lines().rev().filter(|l| !l.contains("TRACE")).take(60).collect();
             for line in tail.iter().rev() {
                 eprintln_line(line);
             }

@@ -37,6 +37,7 @@ impl Answer {
     }
 
     /// Asserts on the status.
+    #[expect(clippy::return_self_not_must_use, reason = "the assertion is the use")]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{}", self.text);
         self
@@ -47,7 +48,7 @@ impl Client {
     /// Of the broker at `url`.
     pub fn new(url: &str) -> Self {
         dayfly_server::identity::install_crypto();
-        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60));
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_mins(1));
         Self { http: http.build().unwrap(), url: url.to_owned(), token: None }
     }
 

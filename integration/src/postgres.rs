@@ -88,7 +88,7 @@ impl Postgres {
 
     /// What it has logged: every statement.
     pub fn log(&self) -> String {
-        run(self.as_owner("cat").arg(self.data().join("log")))
+        run(as_owner("cat").arg(self.data().join("log")))
     }
 
     /// Runs SQL as the administrator; gives the rows, one a line.
@@ -142,19 +142,7 @@ impl Postgres {
     }
 
     fn command(&self, program: &str) -> Command {
-        self.as_owner(self.bin.join(program).to_str().unwrap())
-    }
-
-    /// PostgreSQL refuses to run as root.
-    fn as_owner(&self, program: &str) -> Command {
-        if is_root() {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]);
-            command.arg(program);
-            command
-        } else {
-            Command::new(program)
-        }
+        as_owner(self.bin.join(program).to_str().unwrap())
     }
 
     fn write(&self, file: &str, text: &str) {
@@ -175,6 +163,18 @@ impl Drop for Postgres {
         stop.arg("-D").arg(self.data()).args(["-m", "immediate", "-s", "stop"]);
         // It may have been stopped by the test.
         drop(stop.output());
+    }
+}
+
+/// PostgreSQL refuses to run as root.
+fn as_owner(program: &str) -> Command {
+    if is_root() {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]);
+        command.arg(program);
+        command
+    } else {
+        Command::new(program)
     }
 }
 

@@ -85,21 +85,38 @@ fn certificates(directory: &Path) {
     let openssl = |arguments: &[&str]| run(Command::new("openssl").args(arguments));
     let ca = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
     openssl(
-        &[&["req", "-x509", "-subj", "/CN=test authority"], &ca[..], &[
-            "-keyout", &at("ca.key"), "-out", &at("ca.pem"),
-        ]]
+        &[
+            &["req", "-x509", "-subj", "/CN=test authority"],
+            &ca[..],
+            &["-keyout", &at("ca.key"), "-out", &at("ca.pem")],
+        ]
         .concat(),
     );
     openssl(
-        &[&["req", "-subj", "/CN=localhost"], &ca[..5], &[
-            "-keyout", &at("key.pem"), "-out", &at("request.pem"),
-        ]]
+        &[
+            &["req", "-subj", "/CN=localhost"],
+            &ca[..5],
+            &["-keyout", &at("key.pem"), "-out", &at("request.pem")],
+        ]
         .concat(),
     );
     std::fs::write(directory.join("extensions"), "subjectAltName=DNS:localhost,IP:127.0.0.1\n")
         .unwrap();
     openssl(&[
-        "x509", "-req", "-in", &at("request.pem"), "-CA", &at("ca.pem"), "-CAkey", &at("ca.key"),
-        "-CAcreateserial", "-days", "2", "-extfile", &at("extensions"), "-out", &at("cert.pem"),
+        "x509",
+        "-req",
+        "-in",
+        &at("request.pem"),
+        "-CA",
+        &at("ca.pem"),
+        "-CAkey",
+        &at("ca.key"),
+        "-CAcreateserial",
+        "-days",
+        "2",
+        "-extfile",
+        &at("extensions"),
+        "-out",
+        &at("cert.pem"),
     ]);
 }

@@ -1,13 +1,8 @@
 //! The suites against real servers and real clients, in one binary.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test says by panicking what does not hold"
-)]
-
+#[cfg(test)]
 mod faults;
+#[cfg(test)]
 mod main_job;
+#[cfg(test)]
 mod refusals;

@@ -1,6 +1,6 @@
 //! The main job: identity in, credential out, verified death, all of it real.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use dayfly_integration::{Broker, BrokerConfig, Client, Postgres, Provider, Store, eventually};
 use serde_json::json;
@@ -13,12 +13,14 @@ async fn from_a_certified_provider_to_a_verified_death() {
     let provider = Provider::start().await;
     let audience = "https://dayfly.example.test/real";
     let mut config = BrokerConfig::new(Store::Postgres(postgres.url("dayfly")), Some(&postgres));
-    config.more.push_str(&format!(
+    write!(
+        config.more,
         "[[issuer]]\nname = \"provider\"\nissuer = \"{}\"\naudience = \"{audience}\"\n\
          ca_file = \"{}\"\ntypes = [\"at+jwt\"]\n",
         provider.issuer(),
         provider.ca_file().display()
-    ));
+    )
+    .unwrap();
     let broker = Broker::start(config).await;
     let token = provider.token(audience).await;
     let (task, owner) = broker.client().with(&token).open_task().await;
@@ -37,7 +39,10 @@ async fn from_a_certified_provider_to_a_verified_death() {
     assert!(!ended.expect("the session ends").unwrap().success());
 
     let lease = owner.lease(&lease.text("/id")).await;
-    assert_eq!((lease.text("/state"), lease.text("/cause")), ("revoked".into(), "task_completed".into()));
+    assert_eq!(
+        (lease.text("/state"), lease.text("/cause")),
+        ("revoked".into(), "task_completed".into())
+    );
     let admin = broker.client().with(&broker.admin());
     let receipts = format!("/api/v1/audit?event=lease.revoked&lease={}", lease.text("/id"));
     let receipts = admin.get(&receipts).await.unwrap().expect(200);

@@ -69,7 +69,7 @@ impl Suite {
             ttl,
         };
         let decision = Entry::new("task.opened", "ci|repo");
-        match self.store.write(Write::OpenTask { task, replay, decision }).await? {
+        match self.store.write(Write::OpenTask { task: Box::new(task), replay, decision }).await? {
             Written::Task(task) => Ok(*task),
             other => panic!("opening answered {other:?}"),
         }

@@ -49,7 +49,7 @@ pub enum Write {
     /// A principal opens a task.
     OpenTask {
         /// The task.
-        task: NewTask,
+        task: Box<NewTask>,
         /// The token that must not be used again.
         replay: Option<Replay>,
         /// The decision that allowed it.

@@ -143,8 +143,8 @@ pub async fn dev(
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let local = Local::start(directory, address).await?;
-    let identity = local.write_token(directory, "identity-token", &local.workload_token())?;
-    let admin = local.write_token(directory, "admin-token", &local.admin_token())?;
+    let identity = Local::write_token(directory, "identity-token", &local.workload_token())?;
+    let admin = Local::write_token(directory, "admin-token", &local.admin_token())?;
     writeln!(
         out,
         "Dayfly for development at {}, with everything in {}.",

@@ -132,7 +132,6 @@ impl Local {
 
     /// Writes a token where only its owner can read it.
     pub(super) fn write_token(
-        &self,
         directory: &Path,
         name: &str,
         token: &Secret,

@@ -52,8 +52,9 @@ pub(super) async fn enveloped(
     let took = broker.clock.now().since(began);
     let status = response.status().as_u16();
     broker.metrics.request(&route, status, took);
+    let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     span.in_scope(|| {
-        tracing::info!(http.status = status, duration_ms = took.as_millis() as u64, "http.answered")
+        tracing::info!(http.status = status, duration_ms, "http.answered");
     });
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {

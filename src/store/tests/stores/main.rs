@@ -4,6 +4,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::indexing_slicing,
     clippy::wildcard_enum_match_arm,
     reason = "a test says by panicking what does not hold"
 )]
@@ -74,11 +75,11 @@ async fn two_condemned(store: &dyn Store, backend: &str) -> (LeaseId, LeaseId) {
         identity: serde_json::json!({}),
         purpose: "test".into(),
         token_hash: [backend.len().try_into().unwrap(); 32],
-        ttl: Duration::from_secs(60),
+        ttl: Duration::from_mins(1),
     };
     let id = task.id;
     let decision = Entry::new("task.opened", "ci|repo");
-    store.write(Write::OpenTask { task, replay: None, decision }).await.unwrap();
+    store.write(Write::OpenTask { task: Box::new(task), replay: None, decision }).await.unwrap();
     let mut leases = Vec::new();
     for _ in 0..2 {
         let lease = LeaseId::new(now, &entropy);

@@ -128,7 +128,7 @@ async fn open(
         .with("token_hash", principal.token_hash.as_str())
         .with("token_id", principal.token_id.as_deref())
         .with("request", request_id());
-    let write = Write::OpenTask { task: new, replay, decision: entry };
+    let write = Write::OpenTask { task: Box::new(new), replay, decision: entry };
     match broker.engine.store().write(write).await {
         Ok(Written::Task(task)) => Ok(*task),
         Ok(_) => Err(Fault::internal()),
