@@ -9,9 +9,13 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
+use dayfly_lease::SystemClock;
+use dayfly_store::{SqliteOptions, SqliteStore};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{Client, Issuer, Postgres, eventually, free_port, program};
@@ -197,6 +201,27 @@ impl Broker {
     pub fn admin(&self) -> String {
         let iss = format!("{}/people", Issuer::URL);
         self.people.token_with("root@example.test", serde_json::json!({ "iss": iss }))
+    }
+
+    /// Every audit record, oldest first, but those of reading: this one would add to them.
+    pub async fn audit(&self) -> Vec<Value> {
+        let admin = self.client().with(&self.admin());
+        let mut records = Vec::new();
+        let mut path = "/api/v1/audit?limit=500".to_owned();
+        loop {
+            let page = admin.get(&path).await.unwrap().expect(200);
+            let data = page.body["data"].as_array().unwrap();
+            records.extend(data.iter().filter(|record| record["event"] != "admin.read").cloned());
+            let Some(cursor) = page.body["next_cursor"].as_str() else { return records };
+            path = format!("/api/v1/audit?limit=500&cursor={cursor}");
+        }
+    }
+
+    /// The handles of the API keys that its embedded store holds.
+    pub async fn api_keys(&self) -> Vec<String> {
+        let options = SqliteOptions { path: self.path().join("dayfly.db") };
+        let store = SqliteStore::open_for_reading(&options, Arc::new(SystemClock)).unwrap();
+        store.list_api_keys("k_".to_owned(), String::new(), 1_000).await.unwrap()
     }
 
     /// Starts the process, after a crash again, and waits until it is ready.

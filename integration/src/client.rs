@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Method, RequestBuilder};
+use reqwest::{Method, RequestBuilder, header::HeaderMap};
 use serde_json::{Value, json};
 
 /// A client of one broker.
@@ -27,13 +27,46 @@ pub struct Answer {
     pub text: String,
     /// `Retry-After`.
     pub retry_after: Option<String>,
+    /// All headers.
+    pub headers: HeaderMap,
 }
+
+/// What a problem may have besides what RFC 9457 names.
+const PROBLEM_MEMBERS: [&str; 9] =
+    ["type", "title", "status", "code", "detail", "request_id", "retryable", "denied_by", "errors"];
 
 impl Answer {
     /// A member of the body as text.
     pub fn text(&self, pointer: &str) -> String {
         let value = self.body.pointer(pointer).and_then(Value::as_str);
         value.unwrap_or_else(|| panic!("no {pointer} in {}: {}", self.status, self.text)).to_owned()
+    }
+
+    /// A header's value; empty when it is not there.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// Asserts that it is a problem with this status and code, complete and without more
+    /// than problems have.
+    pub fn problem(self, status: u16, code: &str) -> Self {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
+        assert_eq!((self.status, self.text("/code").as_str()), (status, code), "{}", self.text);
+        assert_eq!(self.body["status"], status, "{}", self.text);
+        assert!(self.text("/type").ends_with(code), "{}", self.text);
+        assert_eq!(self.text("/request_id"), self.header("x-request-id"), "{}", self.text);
+        assert!(!self.text("/request_id").is_empty(), "{}", self.text);
+        assert_eq!(self.header("cache-control"), "no-store", "{}", self.text);
+        let members = self.body.as_object().unwrap();
+        assert!(members.keys().all(|m| PROBLEM_MEMBERS.contains(&m.as_str())), "{}", self.text);
+        self
+    }
+
+    /// A problem without what is another in each answer.
+    pub fn without_request_id(&self) -> Value {
+        let mut body = self.body.clone();
+        body.as_object_mut().unwrap().remove("request_id");
+        body
     }
 
     /// Asserts on the status.
@@ -78,9 +111,10 @@ impl Client {
         let status = response.status().as_u16();
         let retry_after = response.headers().get("retry-after");
         let retry_after = retry_after.map(|value| value.to_str().unwrap().to_owned());
+        let headers = response.headers().clone();
         let text = response.text().await.ok()?;
         let body = serde_json::from_str(&text).unwrap_or_default();
-        Some(Answer { status, body, text, retry_after })
+        Some(Answer { status, body, text, retry_after, headers })
     }
 
     /// GET.

@@ -75,6 +75,11 @@ impl Postgres {
         self.directory.path().join("data")
     }
 
+    /// Where its programs are.
+    pub fn bin(&self) -> &Path {
+        &self.bin
+    }
+
     /// The directory of its socket.
     pub fn socket(&self) -> &Path {
         self.directory.path()
