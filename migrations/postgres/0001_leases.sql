@@ -51,6 +51,7 @@ CREATE TABLE leases (
     attempts integer NOT NULL CHECK (attempts >= 0),
     error_class text,
     claim_owner uuid,
+    claim_since timestamptz,
     claim_until timestamptz,
     renewable boolean NOT NULL,
     belts text[] NOT NULL,
@@ -66,7 +67,8 @@ CREATE TABLE leases (
     CHECK ((revoked_at IS NOT NULL) = (state = 'revoked')),
     -- Whatever may be alive has a scheduled death.
     CHECK ((due_at IS NULL) = (state = 'revoked')),
-    CHECK ((claim_owner IS NULL) = (claim_until IS NULL))
+    CHECK ((claim_owner IS NULL) = (claim_until IS NULL)),
+    CHECK ((claim_since IS NULL) = (claim_until IS NULL))
 );
 CREATE INDEX leases_due ON leases (backend, due_at) WHERE due_at IS NOT NULL AND quarantined IS NULL;
 CREATE INDEX leases_of_task ON leases (task);

@@ -57,6 +57,7 @@ CREATE TABLE leases (
     attempts INTEGER NOT NULL CHECK (attempts >= 0),
     error_class TEXT,
     claim_owner BLOB,
+    claim_since INTEGER,
     claim_until INTEGER,
     renewable INTEGER NOT NULL,
     belts TEXT NOT NULL,
@@ -70,7 +71,8 @@ CREATE TABLE leases (
     CHECK ((revoked_at IS NOT NULL) = (state = 'revoked')),
     -- Whatever may be alive has a scheduled death.
     CHECK ((due_at IS NULL) = (state = 'revoked')),
-    CHECK ((claim_owner IS NULL) = (claim_until IS NULL))
+    CHECK ((claim_owner IS NULL) = (claim_until IS NULL)),
+    CHECK ((claim_since IS NULL) = (claim_until IS NULL))
 ) STRICT;
 CREATE INDEX leases_due ON leases (backend, due_at) WHERE due_at IS NOT NULL AND quarantined IS NULL;
 CREATE INDEX leases_of_task ON leases (task);

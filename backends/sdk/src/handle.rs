@@ -69,8 +69,8 @@ impl fmt::Display for Handle {
     }
 }
 
-/// What all handles of one installation at one backend begin with. The orphan sweep kills
-/// under it, so two installations never share one.
+/// What all handles of one installation at one backend begin with. Whatever bears it at the
+/// backend is taken to be ours, so two installations never share one.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct HandlePrefix(String);
 

@@ -16,6 +16,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use dayfly_backend_sdk::Backend;
 use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
 
 use crate::{Clock, Entropy, ReplicaId, Store};
 
@@ -96,6 +97,8 @@ pub struct Engine {
     settings: Settings,
     deaths: watch::Sender<u64>,
     shutdown: watch::Sender<bool>,
+    /// What runs detached from its request: sagas, delivery marks, condemnations.
+    detached: TaskTracker,
 }
 
 impl Engine {
@@ -124,6 +127,7 @@ impl Engine {
             settings,
             deaths: watch::Sender::new(0),
             shutdown: watch::Sender::new(false),
+            detached: TaskTracker::new(),
         })
     }
 
@@ -162,5 +166,22 @@ impl Engine {
     /// Tells the loops to stop after what they are doing.
     pub fn stop(&self) {
         self.shutdown.send_replace(true);
+    }
+
+    /// Runs `work` to its end whatever becomes of the request that asked for it.
+    pub fn detach<F>(&self, work: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        self.detached.spawn(work)
+    }
+
+    /// Waits until nothing runs detached any more, but no longer than `within`.
+    pub async fn drain(&self, within: Duration) {
+        self.detached.close();
+        if mint::timeout(self.clock.as_ref(), within, self.detached.wait()).await.is_none() {
+            tracing::warn!(left = self.detached.len(), "engine.drain.incomplete");
+        }
     }
 }

@@ -141,6 +141,8 @@ pub struct Decision {
 pub struct Claim {
     /// Who has it.
     pub owner: ReplicaId,
+    /// Since when: whatever its holder saw, it saw after this.
+    pub since: Timestamp,
     /// Until when; after that anybody may claim it.
     pub until: Timestamp,
 }
@@ -379,13 +381,14 @@ impl Lease {
     /// Verified gone: revoking → revoked.
     ///
     /// # Errors
-    /// [`Transition::Unsettled`] while a create could still land: it must be revoked and
-    /// verified once more after that.
+    /// [`Transition::Unsettled`] if a create could have landed after it was looked at. What
+    /// counts is when the claim was taken, not when the burial is written: the evidence is
+    /// from in between, and it may be old.
     pub fn bury(&self, now: Timestamp) -> Result<Self, Transition> {
+        let seen_since = self.claim.map(|claim| claim.since);
+        let settled = self.settle_at.is_none_or(|at| seen_since.is_some_and(|seen| at <= seen));
         match self.state {
-            State::Revoking { .. } if self.settle_at.is_some_and(|at| now < at) => {
-                Err(Transition::Unsettled)
-            }
+            State::Revoking { .. } if !settled => Err(Transition::Unsettled),
             State::Revoking { cause, .. } => Ok(Self {
                 state: State::Revoked { cause, at: now },
                 settle_at: None,

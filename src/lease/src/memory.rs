@@ -10,8 +10,8 @@ use dayfly_backend_sdk::Timestamp;
 use tokio::sync::Mutex;
 
 use crate::{
-    Clock, Counts, Decision, Lease, LeaseId, Replay, State, Store, StoreError, Task, TaskId,
-    TaskState, Write, Written,
+    Clock, Counts, Decision, IdempotencyKey, Lease, LeaseId, Replay, State, Store, StoreError,
+    Task, TaskId, TaskState, Write, Written,
     audit::{Chain, Entry, Record},
     transact::{Tx, apply},
 };
@@ -197,12 +197,16 @@ impl Tx for MemoryTx<'_> {
     async fn set_key(
         &mut self,
         task: TaskId,
-        key: &str,
-        request: [u8; 32],
+        key: &IdempotencyKey,
+        seen: Option<LeaseId>,
         lease: LeaseId,
-    ) -> Result<(), StoreError> {
-        self.rows.keys.insert((task, key.to_owned()), (request, lease));
-        Ok(())
+    ) -> Result<bool, StoreError> {
+        let place = (task, key.key.clone());
+        if self.rows.keys.get(&place).map(|(_, lease)| *lease) != seen {
+            return Ok(false);
+        }
+        self.rows.keys.insert(place, (key.request, lease));
+        Ok(true)
     }
 
     fn append(&mut self, entry: Entry) -> Decision {

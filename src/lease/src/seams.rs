@@ -3,7 +3,11 @@
 //! Invariant: nothing else in this crate reads a clock, draws a random number or starts a
 //! task, so that the simulator owns all three.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use dayfly_backend_sdk::Timestamp;
@@ -15,6 +19,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 pub trait Clock: Send + Sync + fmt::Debug {
     /// Now, as this replica believes.
     fn now(&self) -> Timestamp;
+    /// How long this process has been running, whatever anybody does to the wall clock.
+    fn running(&self) -> Duration;
     /// Waits; a step of the wall clock does not shorten it.
     async fn sleep(&self, duration: Duration);
 }
@@ -35,6 +41,12 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Timestamp::EPOCH.plus(since.unwrap_or_default())
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the system's clock")]
+    fn running(&self) -> Duration {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        START.elapsed()
     }
 
     async fn sleep(&self, duration: Duration) {

@@ -57,6 +57,8 @@ pub enum Write {
     },
     /// Something to remember that changes nothing: a denial, an administrative read.
     Note(Entry),
+    /// Nothing: a transaction by which the writer shows that it works.
+    Probe,
     /// The intent to mint: the row that must be durable before the backend is called.
     Intend(Box<Intent>),
     /// The backend has answered.
@@ -232,6 +234,13 @@ pub enum Written {
         lease: Box<Lease>,
         /// The old one.
         old: Box<Lease>,
+    },
+    /// The lease with its new expiry, and the one before.
+    Renewed {
+        /// The lease.
+        lease: Box<Lease>,
+        /// Its expiry before.
+        before: Timestamp,
     },
     /// The leases that were claimed, buried or postponed. A lease that has moved on since is
     /// not among them.

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use dayfly_backend_sdk::Timestamp;
 
 use crate::{
-    Decision, Lease, LeaseId, Refusal, Replay, StoreError, Task, TaskId, Transition, Write,
-    Written, audit::Entry,
+    Decision, IdempotencyKey, Lease, LeaseId, Refusal, Replay, StoreError, Task, TaskId,
+    Transition, Write, Written, audit::Entry,
 };
 
 /// A store's transaction: rows in, rows out.
@@ -68,14 +68,15 @@ pub trait Tx: Send {
         key: &str,
     ) -> Result<Option<([u8; 32], LeaseId)>, StoreError>;
 
-    /// Sets what a task's idempotency key stands for.
+    /// Sets what a task's idempotency key stands for, if it still stands for `seen` (nothing,
+    /// or a lease); false if another replica was faster.
     async fn set_key(
         &mut self,
         task: TaskId,
-        key: &str,
-        request: [u8; 32],
+        key: &IdempotencyKey,
+        seen: Option<LeaseId>,
         lease: LeaseId,
-    ) -> Result<(), StoreError>;
+    ) -> Result<bool, StoreError>;
 
     /// Appends to this replica's audit chain.
     fn append(&mut self, entry: Entry) -> Decision;
@@ -91,6 +92,7 @@ pub async fn apply<T: Tx + ?Sized>(tx: &mut T, write: &Write) -> Result<Written,
             tx.append(entry.clone());
             Ok(Written::Done)
         }
+        Write::Probe => Ok(Written::Done),
         Write::Intend(intent) => mint::intend(tx, intent).await,
         Write::Activate { lease, epoch } => mint::activate(tx, *lease, *epoch).await,
         Write::Deliver { lease } => mint::deliver(tx, *lease).await,

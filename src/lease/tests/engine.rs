@@ -3,7 +3,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    clippy::indexing_slicing,
     reason = "a test says by panicking what does not hold"
 )]
 
@@ -139,9 +138,8 @@ impl Backend for Fake {
 
     async fn verify(&self, doomed: &[Doomed]) -> Result<Vec<Liveness>, Error> {
         let live = self.live.lock().unwrap();
-        let of = |doomed: &Doomed| match live.contains(&doomed.handle) {
-            true => Liveness::Live,
-            false => Liveness::Gone,
+        let of = |doomed: &Doomed| {
+            if live.contains(&doomed.handle) { Liveness::Live } else { Liveness::Gone }
         };
         Ok(doomed.iter().map(of).collect())
     }
@@ -360,12 +358,12 @@ async fn a_renewal_that_the_backend_refuses_changes_nothing() {
     let before = minted.lease.clone();
     minted.delivery.handed_over();
     rig.backend.set(Mood::Refuses);
-    assert!(rig.engine.renew(&before, MINUTE, "ci|repo").await.is_err());
+    assert!(rig.engine.renew(before.id, MINUTE, "ci|repo").await.is_err());
     let after = rig.store.lease(before.id).await.unwrap().unwrap();
     assert_eq!(after.expires_at, before.expires_at);
     rig.backend.set(Mood::Works);
-    let renewal = rig.engine.renew(&before, Duration::from_secs(40), "ci|repo").await.unwrap();
+    let renewal = rig.engine.renew(before.id, Duration::from_secs(40), "ci|repo").await.unwrap();
     assert!(renewal.lease.expires_at > before.expires_at && !renewal.truncated);
-    let renewal = rig.engine.renew(&before, MINUTE * 9, "ci|repo").await.unwrap();
+    let renewal = rig.engine.renew(before.id, MINUTE * 9, "ci|repo").await.unwrap();
     assert!(renewal.truncated, "a task's deadline caps a renewal, and the answer says so");
 }

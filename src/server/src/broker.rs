@@ -48,6 +48,8 @@ pub struct Limits {
     pub concurrency: usize,
     /// The longest lifetime of a task.
     pub task_ttl_max: Duration,
+    /// A proxy stands before us, so the connection's address is not the caller's.
+    pub behind_proxy: bool,
 }
 
 impl Default for Limits {
@@ -57,6 +59,7 @@ impl Default for Limits {
             request_timeout: Duration::from_secs(30),
             concurrency: 1_024,
             task_ttl_max: Duration::from_hours(6),
+            behind_proxy: false,
         }
     }
 }

@@ -210,7 +210,7 @@ fn check_unique(root: &Section<'_>, list: &'static str, key: &'static str) {
     }
 }
 
-/// A sweep kills what it does not know under its prefix, so no prefix may begin another.
+/// Whatever bears a prefix belongs to its backend alone, so no prefix may begin another.
 fn check_prefixes(root: &Section<'_>) {
     let prefixes = texts(root, "backend", "prefix");
     for (index, (prefix, at, path)) in prefixes.iter().enumerate() {

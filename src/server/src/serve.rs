@@ -11,7 +11,7 @@ pub use listen::{Listening, listen};
 pub(crate) use store::key_beside;
 pub use store::{OpenError, open, open_for_reading, signer};
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use dayfly_backend_api_key::{ApiKeyBackend, KeyStore};
@@ -148,6 +148,7 @@ pub async fn build(config: &Config, policies: Policies) -> Result<Arc<Broker>, S
             request_timeout: config.server.limits.request_timeout,
             concurrency: config.server.limits.concurrency as usize,
             task_ttl_max: config.tasks.ttl_max,
+            behind_proxy: config.server.behind_tls_proxy,
         },
         settings: Settings::default(),
         clock,
@@ -163,6 +164,7 @@ pub async fn serve(
     env: config::Env<'_>,
 ) -> Result<(), ServeError> {
     let broker = build(&config, policies).await?;
+    name_the_stranded(&broker).await?;
     let loops = broker.engine.start();
     let scheduler = schedule::start(&broker, &config.audit.checkpoint).await?;
     let refreshing = Arc::clone(&broker);
@@ -177,6 +179,7 @@ pub async fn serve(
     tracing::info!(address = %listening.address(), replica = %broker.engine.replica(), "server.ready");
     listening.until_told_to_stop(|| reload(path, &broker, env)).await;
     drop(scheduler);
+    broker.engine.drain(DRAIN).await;
     broker.engine.stop();
     for handle in loops {
         // A batch in flight is bounded by its own time-out.
@@ -186,6 +189,27 @@ pub async fn serve(
     }
     broker.store.close().await;
     tracing::info!("server.stopped");
+    Ok(())
+}
+
+/// The longest that mints under way may take after we were told to stop.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// Leases at a backend that the configuration does not have any more are debt that nobody
+/// here can pay: it is said at every start, and the metrics show their age.
+async fn name_the_stranded(broker: &Broker) -> Result<(), ServeError> {
+    let living = broker.store.living().await;
+    let living = living.map_err(|error| ServeError::Store(OpenError::Store(error)))?;
+    for group in living {
+        if broker.engine.line(&group.backend).is_none() {
+            tracing::error!(
+                backend = group.backend,
+                lease.state = group.state,
+                leases = group.count,
+                "lease.backend.not_configured"
+            );
+        }
+    }
     Ok(())
 }
 

@@ -126,6 +126,6 @@ pub struct Living {
     pub state: String,
     /// How many.
     pub count: u64,
-    /// For `revoking`: since when the oldest of them is owed.
+    /// Since when the oldest of them is owed: told to die, or due; in the future when none is.
     pub oldest: Option<Timestamp>,
 }

@@ -16,7 +16,7 @@ use dayfly_lease::{
     Clock, Counts, Lease, LeaseId, Store, StoreError, Task, TaskId, Write, Written, spawn,
 };
 use sqlx::{
-    ConnectOptions, PgPool,
+    ConnectOptions, Connection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::sync::mpsc;
@@ -64,7 +64,7 @@ impl PostgresStore {
             |max: u32| PgPoolOptions::new().max_connections(max).acquire_timeout(ACQUIRE_TIMEOUT);
         let writes = pool(1).connect_with(connect.clone()).await.map_err(unavailable)?;
         refuse_standby(&writes).await?;
-        migrate(&writes).await?;
+        migrate(&options.url).await?;
         let reads = pool(options.connections_max.max(1)).connect_lazy_with(connect);
         let writer = writer::Writer::open(writes, incarnation, clock).await?;
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
@@ -86,8 +86,11 @@ impl PostgresStore {
         Ok(Arc::new(Self { reads, queue }))
     }
 
-    /// Closes the connections for reading; the writer ends with its last change.
+    /// Waits until every change that was asked for so far is done, and closes what reads.
     pub(crate) async fn close(&self) {
+        if let Err(error) = submit(&self.queue, Write::Probe).await {
+            tracing::warn!(%error, "store.close");
+        }
         self.reads.close().await;
     }
 }
@@ -101,6 +104,8 @@ fn connect_options(options: &PostgresOptions) -> Result<PgConnectOptions, StoreE
             ("statement_timeout", STATEMENT_TIMEOUT_MS),
             ("lock_timeout", LOCK_TIMEOUT_MS),
             ("idle_in_transaction_session_timeout", "10000"),
+            // An intent that was answered must survive the server, whatever its default is.
+            ("synchronous_commit", "on"),
             ("timezone", "UTC"),
         ])
         .disable_statement_logging())
@@ -117,9 +122,17 @@ async fn refuse_standby(pool: &PgPool) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Replicas that start together take turns: sqlx holds an advisory lock meanwhile.
-async fn migrate(pool: &PgPool) -> Result<(), StoreError> {
-    sqlx::migrate!("../../migrations/postgres").run(pool).await.map_err(StoreError::unavailable)
+/// Replicas that start together take turns: sqlx holds an advisory lock meanwhile. On a
+/// connection without our time-outs, since a migration may take long, and waiting for it too.
+async fn migrate(url: &Secret) -> Result<(), StoreError> {
+    let options = PgConnectOptions::from_str(url.expose())
+        .map_err(|_| StoreError::unavailable("the store's url is not a PostgreSQL url"))?
+        .application_name("dayfly-migrate")
+        .disable_statement_logging();
+    let mut connection = sqlx::PgConnection::connect_with(&options).await.map_err(unavailable)?;
+    let migrator = sqlx::migrate!("../../migrations/postgres");
+    migrator.run(&mut connection).await.map_err(StoreError::unavailable)?;
+    connection.close().await.map_err(unavailable)
 }
 
 pub(super) fn unavailable(error: sqlx::Error) -> StoreError {
@@ -171,7 +184,7 @@ macro_rules! query_leases {
                 decision_seq, epoch, state, issued_at, expires_at, max_expires_at,
                 native_expires_at, mint_deadline, settle_at, activated_at, delivered_at, cause,
                 revoking_at, revoked_at, next_attempt_at, attempts, error_class, claim_owner,
-                claim_until, renewable, belts, plan
+                claim_since, claim_until, renewable, belts, plan
             FROM leases "# + $tail
             $(, $argument)*
         )

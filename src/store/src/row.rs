@@ -51,6 +51,7 @@ pub(crate) struct LeaseRow {
     pub(crate) attempts: i32,
     pub(crate) error_class: Option<String>,
     pub(crate) claim_owner: Option<Uuid>,
+    pub(crate) claim_since: Moment,
     pub(crate) claim_until: Moment,
     pub(crate) renewable: bool,
     pub(crate) belts: Vec<String>,
@@ -68,9 +69,11 @@ impl TryFrom<LeaseRow> for Lease {
         let id = LeaseId::from_uuid(row.id);
         let unreadable = || corrupt(format!("lease {id}"));
         let state = state(&row).ok_or_else(unreadable)?;
-        let claim = match (row.claim_owner, row.claim_until.0) {
-            (Some(owner), Some(until)) => Some(Claim { owner: ReplicaId::from_uuid(owner), until }),
-            (None, None) => None,
+        let claim = match (row.claim_owner, row.claim_since.0, row.claim_until.0) {
+            (Some(owner), Some(since), Some(until)) => {
+                Some(Claim { owner: ReplicaId::from_uuid(owner), since, until })
+            }
+            (None, None, None) => None,
             _ => return Err(unreadable()),
         };
         Ok(Self {
@@ -192,6 +195,18 @@ impl TryFrom<TaskRow> for Task {
             expires_at: row.expires_at,
         })
     }
+}
+
+/// The tasks among `rows` that can be read; the others are reported and stop nobody (I12).
+pub(crate) fn readable_tasks(rows: Vec<TaskRow>) -> Vec<Task> {
+    let readable = |row: TaskRow| match Task::try_from(row) {
+        Ok(task) => Some(task),
+        Err(error) => {
+            tracing::error!(%error, "task.unreadable");
+            None
+        }
+    };
+    rows.into_iter().filter_map(readable).collect()
 }
 
 /// The columns of `audit_records`.

@@ -1,8 +1,8 @@
 //! The embedded store: SQLite with one writer thread and one thread for reading.
 //!
-//! Invariant: time never runs backwards. The latest instant that was used is kept in the
-//! database, in the transaction that used it, and a clock that was set back waits until it
-//! has caught up. A second process on the same file is refused.
+//! Invariant: time never runs backwards and never stands still. The latest instant that was
+//! used is kept in the database, in the transaction that used it. A second process on the
+//! same file is refused.
 
 mod read;
 mod schema;
@@ -13,10 +13,7 @@ use std::{
     fs::{File, OpenOptions},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -62,18 +59,37 @@ pub(crate) enum Command {
 /// Something to do with a connection on its thread.
 pub(crate) type Run = Box<dyn FnOnce(&mut Connection) + Send>;
 
-/// The store's clock.
+/// The store's clock: the wall clock while that goes forward, and at least as fast as the
+/// process's own time. A wall clock that is set back neither takes it back nor stops it, so
+/// that what was granted for five minutes ends after five minutes.
 #[derive(Debug)]
 pub(crate) struct Time {
     clock: Arc<dyn Clock>,
-    seen: AtomicI64,
+    /// The latest answer, and how long the process had been running then.
+    last: Mutex<(Timestamp, Duration)>,
 }
 
+/// A clock that is further behind than this was set wrong once, or is now.
+const BEHIND_MAX: Duration = Duration::from_mins(5);
+
 impl Time {
+    fn new(clock: Arc<dyn Clock>, seen: Timestamp) -> Self {
+        let behind = seen.since(clock.now());
+        if behind > BEHIND_MAX {
+            tracing::error!(store = %seen, behind_seconds = behind.as_secs(), "store.clock.behind");
+        }
+        let last = Mutex::new((seen, clock.running()));
+        Self { clock, last }
+    }
+
     /// Now, and never before any earlier answer.
     pub(crate) fn now(&self) -> Timestamp {
-        let now = self.clock.now().micros();
-        Timestamp::from_micros(self.seen.fetch_max(now, Ordering::SeqCst).max(now))
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = self.clock.running();
+        let at_least = last.0.plus(running.saturating_sub(last.1));
+        let now = self.clock.now().max(at_least);
+        *last = (now, running);
+        now
     }
 }
 
@@ -97,7 +113,7 @@ impl SqliteStore {
         let mut connection = connect(&options.path).map_err(StoreError::unavailable)?;
         let reads = connect(&options.path).map_err(StoreError::unavailable)?;
         let seen = schema::migrate(&mut connection)?;
-        let time = Arc::new(Time { clock, seen: AtomicI64::new(seen.micros()) });
+        let time = Arc::new(Time::new(clock, seen));
         let chain = writer::open_chain(&mut connection, &incarnation, &time)?;
         let (writer, commands) = mpsc::channel(QUEUE_MAX);
         let (reader, runs) = mpsc::channel::<Run>(QUEUE_MAX);
@@ -123,7 +139,7 @@ impl SqliteStore {
         let (writer, _) = mpsc::channel(1);
         let (reader, runs) = mpsc::channel::<Run>(QUEUE_MAX);
         thread("dayfly-reads", move || read_until_closed(reads, runs))?;
-        let time = Arc::new(Time { clock, seen: AtomicI64::new(0) });
+        let time = Arc::new(Time::new(clock, Timestamp::EPOCH));
         Ok(Arc::new(Self { writer, reader, time, _lock: None }))
     }
 

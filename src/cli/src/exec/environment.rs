@@ -50,6 +50,8 @@ const RESERVED: &[&str] = &[
 ];
 const RESERVED_PREFIXES: &[&str] = &["ACTIONS_", "DAYFLY_", "DYLD_", "LD_", "RUNNER_"];
 const RESERVED_SUFFIX: &str = "_PROXY";
+/// The one name of ours that is a credential's: where an API key goes.
+const API_KEY: &str = "DAYFLY_API_KEY";
 
 /// With these the command could open tasks of its own.
 const WITHHELD: &[&str] = &["DAYFLY_ID_TOKEN"];
@@ -143,7 +145,7 @@ fn is_reserved(name: &str) -> bool {
     let upper = name.to_ascii_uppercase();
     RESERVED.contains(&name)
         || upper.ends_with(RESERVED_SUFFIX)
-        || RESERVED_PREFIXES.iter().any(|prefix| upper.starts_with(prefix))
+        || (name != API_KEY && RESERVED_PREFIXES.iter().any(|p| upper.starts_with(p)))
 }
 
 /// The command's whole environment, and what is different in it.

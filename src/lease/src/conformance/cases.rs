@@ -78,7 +78,12 @@ async fn renewal_is_capped_and_can_be_taken_back(suite: &Suite) {
     let task = suite.open(TTL * 10).await;
     let lease = suite.active(task.id, "b").await;
     let renew = |ttl| Write::Renew { lease: lease.id, ttl, actor: "x".into() };
-    let renewed = suite.lease(renew(TTL * 9)).await.unwrap();
+    let Written::Renewed { lease: renewed, before } =
+        suite.store.write(renew(TTL * 9)).await.unwrap()
+    else {
+        panic!("not renewed")
+    };
+    assert_eq!(before, lease.expires_at);
     assert_eq!(renewed.expires_at, lease.max_expires_at);
     let back = |epoch| Write::Shorten { lease: lease.id, epoch, expires_at: lease.expires_at };
     assert_eq!(refused(suite.lease(back(renewed.epoch - 1)).await), Refusal::LeaseChanged);

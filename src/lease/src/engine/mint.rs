@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::{Engine, Line};
 use crate::{
     Cause, Clock, IdempotencyKey, Intent, Lease, LeaseId, Refusal, StoreError, TaskId, Write,
-    Written, audit::Entry, failpoint, spawn,
+    Written, audit::Entry, failpoint,
 };
 
 /// What is to be minted. The server makes it from a permit, which it takes by value.
@@ -63,7 +63,9 @@ impl Delivery {
     pub fn handed_over(mut self) {
         let Some(engine) = self.engine.take() else { return };
         let lease = self.lease;
-        spawn(async move {
+        let own = Arc::clone(&engine);
+        engine.detach(async move {
+            let engine = own;
             if failpoint::reached("deliver.before_mark").await.is_err() {
                 return;
             }
@@ -79,7 +81,9 @@ impl Drop for Delivery {
     fn drop(&mut self) {
         let Some(engine) = self.engine.take() else { return };
         let (lease, backend) = (self.lease, std::mem::take(&mut self.backend));
-        spawn(async move {
+        let own = Arc::clone(&engine);
+        engine.detach(async move {
+            let engine = own;
             engine.condemn_or_leave(lease, Cause::Undelivered, None).await;
             engine.wake(&backend);
         });
@@ -133,7 +137,7 @@ impl Engine {
     pub async fn mint(self: &Arc<Self>, order: Order) -> Result<Minted, MintError> {
         let (answer, result) = oneshot::channel();
         let engine = Arc::clone(self);
-        spawn(async move {
+        self.detach(async move {
             // If nobody takes it, the `Minted` is dropped and with it the `Delivery`.
             drop(answer.send(engine.saga(order).await));
         });
@@ -203,9 +207,11 @@ impl Engine {
                 self.wake(&old.backend);
                 Ok(*lease)
             }
-            Written::Task(_) | Written::Leases(_) | Written::Closed(_) | Written::Done => {
-                Err(MintError::Interrupted)
-            }
+            Written::Task(_)
+            | Written::Renewed { .. }
+            | Written::Leases(_)
+            | Written::Closed(_)
+            | Written::Done => Err(MintError::Interrupted),
         }
     }
 
@@ -264,10 +270,23 @@ impl Engine {
                 // Refused, or not known: it is not delivered, and it dies.
                 self.condemn_or_leave(lease.id, Cause::MintFailed, Some("not_activated")).await;
                 self.settle_or_leave(lease.id).await;
+                self.kill_if_buried(line, lease).await;
                 line.wake();
                 Err(MintError::Store(error))
             }
         }
+    }
+
+    /// The last resort: the backend has just created what its lease says is dead. That takes a
+    /// backend whose guard let a late create through, so it is an alarm as well.
+    async fn kill_if_buried(&self, line: &Line, lease: &Lease) {
+        match self.store.lease(lease.id).await {
+            Ok(Some(row)) if row.may_live() => return,
+            Ok(_) => {}
+            Err(error) => tracing::warn!(lease.id = %lease.id, %error, "lease.unreadable"),
+        }
+        let revoked = line.backend.revoke(&[lease.doomed()]).await;
+        tracing::error!(lease.id = %lease.id, backend = lease.backend, ?revoked, "lease.created_late");
     }
 
     /// Tries to bring a death forward; if the store does not answer, the lease's own

@@ -28,11 +28,27 @@ impl Engine {
         let mut loops = Vec::new();
         for name in self.lines.keys() {
             for _ in 0..self.settings.reapers_per_backend {
-                loops.push(spawn(Arc::clone(self).reap_for_ever(name.clone())));
+                let (engine, name) = (Arc::clone(self), name.clone());
+                let start = move || Arc::clone(&engine).reap_for_ever(name.clone());
+                loops.push(spawn(Arc::clone(self).supervise(start)));
             }
         }
-        loops.push(spawn(Arc::clone(self).end_tasks_for_ever()));
+        let engine = Arc::clone(self);
+        let start = move || Arc::clone(&engine).end_tasks_for_ever();
+        loops.push(spawn(Arc::clone(self).supervise(start)));
         loops
+    }
+
+    /// A loop that panics (a defect in a backend) is started again: without its reaper a
+    /// backend's leases would outlive their time unseen.
+    async fn supervise<F>(self: Arc<Self>, start: impl Fn() -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        while let Err(error) = spawn(start()).await {
+            tracing::error!(%error, "reaper.died");
+            self.clock.sleep(self.settings.poll_max).await;
+        }
     }
 
     async fn reap_for_ever(self: Arc<Self>, backend: String) {
@@ -41,19 +57,14 @@ impl Engine {
         let mut shutdown = self.shutdown.subscribe();
         while !*shutdown.borrow() {
             wake.borrow_and_update();
-            let worked = match self.reap(&backend).await {
-                Ok(0) => false,
-                Ok(_) => true,
-                Err(error) => {
-                    tracing::error!(backend, %error, "reaper.store.failed");
-                    false
+            match self.reap(&backend).await {
+                Ok(0) => {
+                    let next = self.store.next_due(&backend).await;
+                    self.pause(next, &mut wake, &mut shutdown).await;
                 }
-            };
-            if worked {
-                continue;
+                Ok(_) => {}
+                Err(error) => self.pause(Err(error), &mut wake, &mut shutdown).await,
             }
-            let next = self.store.next_due(&backend).await;
-            self.pause(next, &mut wake, &mut shutdown).await;
         }
     }
 
@@ -81,9 +92,44 @@ impl Engine {
         Ok(claimed.len())
     }
 
-    /// Revokes at the backend, then asks it whether they are really gone.
+    /// Kills what was claimed. What has failed before goes in smaller and smaller batches, down
+    /// to one by one, side by side: one lease that cannot be revoked delays no other for long.
     async fn kill(&self, line: &Line, claimed: &[Lease]) -> Vec<Death> {
-        let doomed: Vec<Doomed> = claimed.iter().map(Lease::doomed).collect();
+        let size = |lease: &Lease| match lease.attempts {
+            0 => usize::MAX,
+            1 => 25,
+            2 => 5,
+            _ => 1,
+        };
+        let mut batches: Vec<Vec<(usize, &Lease)>> = Vec::new();
+        let mut order: Vec<(usize, &Lease)> = claimed.iter().enumerate().collect();
+        order.sort_by_key(|(_, lease)| lease.attempts.min(3));
+        for (index, lease) in order {
+            match batches.last_mut() {
+                Some(batch)
+                    if batch.len() < size(lease)
+                        && batch.first().is_some_and(|(_, first)| size(first) == size(lease)) =>
+                {
+                    batch.push((index, lease));
+                }
+                Some(_) | None => batches.push(vec![(index, lease)]),
+            }
+        }
+        let kills = batches.into_iter().map(async |batch| {
+            let leases: Vec<&Lease> = batch.iter().map(|(_, lease)| *lease).collect();
+            let deaths = self.kill_batch(line, &leases).await;
+            batch.into_iter().map(|(index, _)| index).zip(deaths).collect::<Vec<_>>()
+        });
+        let mut deaths: Vec<(usize, Death)> =
+            futures_util::future::join_all(kills).await.into_iter().flatten().collect();
+        deaths.sort_by_key(|(index, _)| *index);
+        deaths.into_iter().map(|(_, death)| death).collect()
+    }
+
+    /// Revokes at the backend, then asks it whether they are really gone. One death for each
+    /// of `claimed`, in its order.
+    async fn kill_batch(&self, line: &Line, claimed: &[&Lease]) -> Vec<Death> {
+        let doomed: Vec<Doomed> = claimed.iter().map(|lease| lease.doomed()).collect();
         let unknown = || Death::Failed(ErrorKind::UnknownOutcome, Retry::Temporary);
         let within = self.settings.revoke_within;
         let revoked = timeout(self.clock.as_ref(), within, async {
@@ -98,20 +144,19 @@ impl Engine {
         let Some((revoked, verified)) = revoked.await else {
             return claimed.iter().map(|_| unknown()).collect();
         };
-        let verified = match verified {
+        let verified: Vec<Result<Liveness, (ErrorKind, Retry)>> = match verified {
             Ok(verified) => verified.into_iter().map(Ok).collect(),
             Err(error) => claimed.iter().map(|_| Err((error.kind(), error.retry()))).collect(),
         };
         // A backend that answers for fewer than it was asked is not believed for the rest.
-        let mut verified: std::vec::IntoIter<_> = Vec::into_iter(verified);
-        let mut revoked = revoked.into_iter();
+        let mut answers = revoked.into_iter().zip(verified);
         claimed
             .iter()
-            .map(|_| match (revoked.next(), verified.next()) {
-                (Some(Revocation::Gone), Some(Ok(Liveness::Gone))) => Death::Verified,
-                (Some(Revocation::Failed(error)), _) => Death::Failed(error.kind(), error.retry()),
-                (Some(Revocation::Gone), Some(Err((kind, retry)))) => Death::Failed(kind, retry),
-                (Some(Revocation::Gone) | None, _) => unknown(),
+            .map(|_| match answers.next() {
+                Some((Revocation::Gone, Ok(Liveness::Gone))) => Death::Verified,
+                Some((Revocation::Failed(error), _)) => Death::Failed(error.kind(), error.retry()),
+                Some((Revocation::Gone, Err((kind, retry)))) => Death::Failed(kind, retry),
+                Some((Revocation::Gone, Ok(Liveness::Live))) | None => unknown(),
             })
             .collect()
     }
@@ -139,14 +184,17 @@ impl Engine {
                 }
             }
         }
+        if failpoint::reached("revoke.before_bury").await.is_err() {
+            return Ok(());
+        }
+        // The dead first: whoever waits for them need not wait for the others' sake.
+        if !dead.is_empty() {
+            self.store.write(Write::Bury { leases: dead }).await?;
+            self.deaths.send_modify(|count| *count = count.wrapping_add(1));
+        }
         if !owed.is_empty() {
             self.store.write(Write::Postpone { leases: owed }).await?;
         }
-        if failpoint::reached("revoke.before_bury").await.is_err() || dead.is_empty() {
-            return Ok(());
-        }
-        self.store.write(Write::Bury { leases: dead }).await?;
-        self.deaths.send_modify(|count| *count = count.wrapping_add(1));
         Ok(())
     }
 
@@ -170,12 +218,13 @@ impl Engine {
         let (_never, mut wake) = watch::channel(0_u64);
         while !*shutdown.borrow() {
             match self.end_due_tasks().await {
-                Ok(0) => {}
-                Ok(_) => continue,
-                Err(error) => tracing::error!(%error, "task.deadline.store.failed"),
+                Ok(0) => {
+                    let next = self.store.next_task_due().await;
+                    self.pause(next, &mut wake, &mut shutdown).await;
+                }
+                Ok(_) => {}
+                Err(error) => self.pause(Err(error), &mut wake, &mut shutdown).await,
             }
-            let next = self.store.next_task_due().await;
-            self.pause(next, &mut wake, &mut shutdown).await;
         }
     }
 
@@ -197,8 +246,12 @@ impl Engine {
         wake: &mut watch::Receiver<u64>,
         shutdown: &mut watch::Receiver<bool>,
     ) {
+        // Something is due and nothing could be done: another replica has it in hand, or it
+        // cannot be read. Asking again at once would help nobody.
+        const OVERDUE: Duration = Duration::from_millis(50);
         let poll_max = self.settings.poll_max;
         let sleep = match next {
+            Ok(Some(Duration::ZERO)) => OVERDUE,
             Ok(due) => due.unwrap_or(poll_max).min(poll_max),
             Err(error) => {
                 tracing::error!(%error, "reaper.store.failed");

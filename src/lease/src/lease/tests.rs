@@ -66,8 +66,14 @@ fn what_is_revoking_never_becomes_active_again() {
 #[test]
 fn a_pending_lease_is_not_verified_dead_before_a_late_create_is_impossible() {
     let revoking = pending().condemn(at(101), Cause::MintFailed).unwrap();
-    assert_eq!(revoking.bury(at(119)), Err(Transition::Unsettled));
-    assert!(revoking.bury(at(120)).is_ok());
+    let looked_at = |since| {
+        let owner = ReplicaId::new(at(1), &SystemEntropy::new());
+        let claim = Claim { owner, since: at(since), until: at(180) };
+        revoking.claimed(at(since), claim).unwrap()
+    };
+    // Looked at before a create became impossible, and buried after it: the evidence is old.
+    assert_eq!(looked_at(119).bury(at(130)), Err(Transition::Unsettled));
+    assert!(looked_at(120).bury(at(121)).is_ok());
     assert!(revoking.settle(at(102)).unwrap().bury(at(103)).is_ok());
 }
 
@@ -103,7 +109,8 @@ fn the_reaper_looks_when_something_is_owed_and_only_then() {
 #[test]
 fn a_claim_keeps_others_away_until_it_ends() {
     let entropy = SystemEntropy::new();
-    let claim = Claim { owner: ReplicaId::new(at(1), &entropy), until: at(180) };
+    let owner = ReplicaId::new(at(1), &entropy);
+    let claim = Claim { owner, since: at(150), until: at(180) };
     let revoking = active().condemn(at(150), Cause::Requested).unwrap();
     let claimed = revoking.claimed(at(150), claim).unwrap();
     assert_eq!(claimed.due_at(), Some(at(180)));

@@ -50,7 +50,7 @@ pub(super) async fn claim<T: Tx + ?Sized>(
     hold: Duration,
 ) -> Result<Written, StoreError> {
     let now = tx.now();
-    let claim = Claim { owner, until: now.plus(hold) };
+    let claim = Claim { owner, since: now, until: now.plus(hold) };
     let mut claimed = Vec::new();
     for lease in tx.due_leases(backend, limit).await? {
         let revoking = match lease.due_cause(now) {
@@ -86,7 +86,7 @@ pub(super) async fn bury<T: Tx + ?Sized>(
         if let Ok(revoked) = lease.bury(now) {
             buried.push(revoked);
         } else {
-            let again = lease.settle_at.unwrap_or(now);
+            let again = lease.settle_at.map_or(now, |at| at.max(now));
             kept.extend(lease.postpone(again, None).ok());
         }
     }

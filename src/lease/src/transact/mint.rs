@@ -24,7 +24,7 @@ pub(super) async fn intend<T: Tx + ?Sized>(
     if task.expires_at.since(now) < intent.ttl_min {
         return Err(Refusal::TaskEnding.into());
     }
-    let superseded = superseded(tx, intent, now).await?;
+    let superseded = take_key(tx, intent, now).await?;
     let detail = intent.decision.clone().task(task.id).lease(intent.id);
     let decision = tx.append(detail.with("handle", intent.handle.as_str()));
     let max_expires_at = now.plus(intent.ttl_max).min(task.expires_at);
@@ -57,9 +57,6 @@ pub(super) async fn intend<T: Tx + ?Sized>(
         claim: None,
         plan: intent.plan.clone(),
     };
-    if let Some(key) = &intent.key {
-        tx.set_key(task.id, &key.key, key.request, intent.id).await?;
-    }
     tx.insert_lease(&lease).await?;
     let Some(old) = superseded else { return Ok(Written::Lease(Box::new(lease))) };
     tx.append(condemned(&old, &task.principal, None));
@@ -67,24 +64,37 @@ pub(super) async fn intend<T: Tx + ?Sized>(
     Ok(Written::Superseding { lease: Box::new(lease), old: Box::new(old) })
 }
 
-/// The lease that the same key stood for, condemned if it was alive. A secret is never shown
-/// twice, so a repeat ends the first lease and mints anew.
-async fn superseded<T: Tx + ?Sized>(
+/// Makes the client's key stand for this intent; gives the lease that it stood for before,
+/// condemned if it was alive. A secret is never shown twice, so a repeat ends the first lease
+/// and mints anew.
+async fn take_key<T: Tx + ?Sized>(
     tx: &mut T,
     intent: &Intent,
     now: Timestamp,
 ) -> Result<Option<Lease>, StoreError> {
     let Some(key) = &intent.key else { return Ok(None) };
-    let Some((request, lease)) = tx.key(intent.task, &key.key).await? else { return Ok(None) };
-    if request != key.request {
-        return Err(Refusal::KeyReused.into());
+    let found = tx.key(intent.task, &key.key).await?;
+    let mut old = None;
+    if let Some((request, lease)) = found {
+        if request != key.request {
+            return Err(Refusal::KeyReused.into());
+        }
+        old = tx.lease(lease).await?;
     }
-    let Some(old) = tx.lease(lease).await? else { return Ok(None) };
-    match old.state {
-        State::Pending => Err(Refusal::InProgress.into()),
-        State::Active { .. } => Ok(Some(old.condemn(now, Cause::Superseded)?)),
-        State::Revoking { .. } | State::Revoked { .. } => Ok(None),
+    let superseded = match old.as_ref().map(|old| old.state) {
+        Some(State::Pending) => return Err(Refusal::InProgress.into()),
+        Some(State::Active { .. }) => {
+            old.map(|old| old.condemn(now, Cause::Superseded)).transpose()?
+        }
+        Some(State::Revoking { .. } | State::Revoked { .. }) | None => None,
+    };
+    // Two replicas may both have found nothing: the row decides who was first, and nothing
+    // else has been written yet.
+    let seen = found.map(|(_, lease)| lease);
+    if !tx.set_key(intent.task, key, seen, intent.id).await? {
+        return Err(Refusal::InProgress.into());
     }
+    Ok(superseded)
 }
 
 pub(super) async fn activate<T: Tx + ?Sized>(
@@ -139,7 +149,7 @@ pub(super) async fn renew<T: Tx + ?Sized>(
     save(tx, &renewed).await?;
     let entry = Entry::new("lease.renewed", actor).task(lease.task).lease(id);
     tx.append(entry.with("expires_at", renewed.expires_at.rfc3339()));
-    Ok(Written::Lease(Box::new(renewed)))
+    Ok(Written::Renewed { lease: Box::new(renewed), before: lease.expires_at })
 }
 
 pub(super) async fn shorten<T: Tx + ?Sized>(

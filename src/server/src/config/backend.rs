@@ -20,7 +20,7 @@ pub struct BackendConfig {
     pub name: String,
     /// Which kind of system it is.
     pub kind: BackendKind,
-    /// What all its handles begin with. The sweep kills under it, so each has its own.
+    /// What all its handles begin with. Whatever bears it is ours, so each has its own.
     pub prefix: HandlePrefix,
     /// Dayfly's own password there, where the kind has one.
     pub password: Option<Secret>,

@@ -157,6 +157,7 @@ impl Local {
 }
 
 async fn finish(broker: &Broker, loops: Vec<tokio::task::JoinHandle<()>>) {
+    broker.engine.drain(Duration::from_secs(5)).await;
     broker.engine.stop();
     for handle in loops {
         if let Err(error) = handle.await {

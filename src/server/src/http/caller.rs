@@ -6,6 +6,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use axum::{
@@ -13,8 +14,8 @@ use axum::{
     http::{header, request::Parts},
 };
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
-use dayfly_backend_sdk::Secret;
-use dayfly_lease::{Entropy, Task, Write, audit::Entry};
+use dayfly_backend_sdk::{Secret, Timestamp};
+use dayfly_lease::{Entropy, Task, TaskId, TaskState, Write, audit::Entry};
 
 use super::{envelope::request_id, problem::Fault};
 use crate::{
@@ -37,13 +38,31 @@ pub(crate) struct Caller {
     source_address: Option<IpAddr>,
 }
 
+/// What a request says of its caller to whatever refuses it before its handler runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    principal: String,
+    task: Option<TaskId>,
+}
+
 impl FromRequestParts<Arc<Broker>> for Caller {
     type Rejection = Fault;
 
     async fn from_request_parts(parts: &mut Parts, broker: &Arc<Broker>) -> Result<Self, Fault> {
+        let caller = Self::verified(parts, broker).await?;
+        parts.extensions.insert(caller.known());
+        Ok(caller)
+    }
+}
+
+impl Caller {
+    async fn verified(parts: &Parts, broker: &Broker) -> Result<Self, Fault> {
         let bearer = bearer(parts).ok_or_else(Fault::unauthenticated)?;
         let address = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-        let source_address = address.map(|ConnectInfo(address)| address.ip());
+        // Behind a proxy every caller has the proxy's address, which says nothing.
+        let source_address = address
+            .filter(|_| !broker.limits.behind_proxy)
+            .map(|ConnectInfo(address)| address.ip());
         if bearer.starts_with(TASK_TOKEN_PREFIX) {
             let store = broker.engine.store();
             let task = store.task_by_token(token_hash(bearer)).await?;
@@ -51,6 +70,10 @@ impl FromRequestParts<Arc<Broker>> for Caller {
                 refuse(broker, "unknown_task_token", source_address, None).await?;
                 return Err(Fault::unauthenticated());
             };
+            if has_long_ended(&task, broker.clock.now()) {
+                refuse(broker, "task_ended", source_address, None).await?;
+                return Err(Fault::unauthenticated());
+            }
             let principal = serde_json::from_value(task.identity.clone()).map_err(|error| {
                 tracing::error!(task.id = %task.id, %error, "task.identity.unreadable");
                 Fault::internal()
@@ -62,6 +85,17 @@ impl FromRequestParts<Arc<Broker>> for Caller {
             Err(rejection) => Err(rejected(broker, bearer, rejection, source_address).await?),
         }
     }
+}
+
+/// How long a task's token still serves to look at what became of the task.
+const ENDED_GRACE: Duration = Duration::from_hours(1);
+
+fn has_long_ended(task: &Task, now: Timestamp) -> bool {
+    let ended_at = match task.state {
+        TaskState::Open => task.expires_at,
+        TaskState::Closed { at, .. } => at,
+    };
+    now > ended_at.plus(ENDED_GRACE)
 }
 
 /// A token that was not accepted. What was wrong with it is for the audit log alone.
@@ -140,6 +174,11 @@ impl Caller {
         }
     }
 
+    /// The same for a task that is about to be opened.
+    pub(crate) fn circumstances_of(&self, broker: &Broker, task: TaskId) -> Circumstances {
+        Circumstances { own_task: Some(task.to_string()), ..self.circumstances(broker) }
+    }
+
     /// May this caller do that? A denial is written to the audit log.
     pub(crate) async fn may(&self, broker: &Broker, ask: &Ask<'_>) -> Result<Allowed, Refused> {
         let policies = broker.policies.load();
@@ -150,6 +189,12 @@ impl Caller {
                 Err(Refused::Denied(denial))
             }
         }
+    }
+
+    /// The same without a record, for the rows of a listing that is recorded as a whole.
+    pub(crate) fn may_see(&self, broker: &Broker, ask: &Ask<'_>) -> bool {
+        let circumstances = self.circumstances(broker);
+        broker.policies.load().authorize(&self.principal, ask, &circumstances).is_ok()
     }
 
     /// Writes a denial down.
@@ -189,19 +234,36 @@ impl Caller {
         Ok(())
     }
 
-    /// Writes down a request that policy allowed and that was refused all the same.
+    /// Writes down a request that was refused for what it asks, not for who asks.
     pub(crate) async fn note_refusal(
         &self,
         broker: &Broker,
         code: &str,
-        role: &str,
+        role: Option<&str>,
     ) -> Result<(), Fault> {
-        let mut entry = Entry::new("request.refused", self.principal.id())
+        self.known().note_refusal(broker, code, role).await
+    }
+
+    fn known(&self) -> Known {
+        let task = self.task.as_ref().map(|task| task.id);
+        Known { principal: self.principal.id(), task }
+    }
+}
+
+impl Known {
+    /// Writes down a request that was refused for what it asks, not for who asks.
+    pub(crate) async fn note_refusal(
+        self,
+        broker: &Broker,
+        code: &str,
+        role: Option<&str>,
+    ) -> Result<(), Fault> {
+        let mut entry = Entry::new("request.refused", self.principal)
             .with("code", code)
             .with("role", role)
             .with("request", request_id());
-        if let Some(task) = &self.task {
-            entry = entry.task(task.id);
+        if let Some(task) = self.task {
+            entry = entry.task(task);
         }
         broker.engine.store().write(Write::Note(entry)).await?;
         Ok(())

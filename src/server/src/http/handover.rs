@@ -1,7 +1,8 @@
 //! The moment a secret leaves: an answer that knows whether it was taken.
 //!
-//! Invariant: a lease counts as delivered only when the connection took the whole body. A
-//! body that is dropped before that drops its deliveries, and each of them revokes its lease.
+//! Invariant: a lease counts as delivered only when the connection asked for the last byte of
+//! the body. A body that is dropped before that drops its deliveries, and each of them revokes
+//! its lease.
 
 use std::{
     pin::Pin,
@@ -15,7 +16,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::Response,
 };
-use dayfly_lease::{Delivery, Engine, TaskEnd, TaskId, spawn};
+use dayfly_lease::{Delivery, Engine, TaskEnd, TaskId};
 use http_body::{Frame, SizeHint};
 use serde::Serialize;
 
@@ -42,7 +43,7 @@ impl Drop for TaskGuard {
     fn drop(&mut self) {
         let Some(task) = self.task.take() else { return };
         let engine = Arc::clone(&self.engine);
-        spawn(async move {
+        self.engine.detach(async move {
             let end = engine.complete(task, TaskEnd::Cancelled, "engine", Duration::ZERO).await;
             if let Err(error) = end {
                 tracing::warn!(task.id = %task, %error, "task.undelivered.open");
@@ -69,8 +70,13 @@ impl Handover {
     }
 }
 
+/// The body in two parts. The last byte is given only after the connection has had the chance
+/// to send the rest: a client that is gone by then makes hyper drop the body, and with it what
+/// was to be handed over. What the operating system has taken and the client never read is
+/// beyond this; the task's end covers it.
 struct HandedBody {
-    bytes: Option<Bytes>,
+    bytes: Bytes,
+    waited: bool,
     handover: Option<Handover>,
 }
 
@@ -80,23 +86,33 @@ impl http_body::Body for HandedBody {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _context: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let frame = self.bytes.take().map(|bytes| Ok(Frame::data(bytes)));
-        if frame.is_some()
-            && let Some(handover) = self.handover.take()
-        {
+        match self.bytes.len() {
+            0 => return Poll::Ready(None),
+            1 => {}
+            length => {
+                let most = self.bytes.split_to(length - 1);
+                return Poll::Ready(Some(Ok(Frame::data(most))));
+            }
+        }
+        if !self.waited {
+            self.waited = true;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if let Some(handover) = self.handover.take() {
             handover.done();
         }
-        Poll::Ready(frame)
+        Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.bytes)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.bytes.is_none()
+        self.bytes.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+        SizeHint::with_exact(self.bytes.len() as u64)
     }
 }
 
@@ -110,7 +126,7 @@ pub(super) fn respond(
         tracing::error!(%error, "response.unwritable");
         Fault::internal()
     })?;
-    let body = HandedBody { bytes: Some(bytes.into()), handover: Some(handover) };
+    let body = HandedBody { bytes: bytes.into(), waited: false, handover: Some(handover) };
     let mut response = Response::new(Body::new(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();

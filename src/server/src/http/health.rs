@@ -29,7 +29,8 @@ pub(crate) async fn healthz() -> &'static str {
     ),
 )]
 pub(crate) async fn readyz(State(broker): State<Arc<Broker>>) -> Result<&'static str, Fault> {
-    broker.engine.store().now().await?;
+    // Through the writer, since that is what a mint needs.
+    broker.engine.store().write(dayfly_lease::Write::Probe).await?;
     Ok("ready\n")
 }
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    body::Bytes,
     extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -16,7 +15,7 @@ use axum::{
 use dayfly_api::Introspection;
 use dayfly_backend_api_key::KeyRecord;
 
-use super::{caller::Caller, problem::Fault};
+use super::{caller::Caller, json::Raw, problem::Fault};
 use crate::broker::Broker;
 
 /// RFC 7662 introspection. The caller must be somebody whom we know (section 2.1).
@@ -33,7 +32,7 @@ use crate::broker::Broker;
 pub(crate) async fn introspect(
     State(broker): State<Arc<Broker>>,
     _caller: Caller,
-    body: Bytes,
+    Raw(body): Raw,
 ) -> Result<Json<Introspection>, Fault> {
     let mut tokens = url::form_urlencoded::parse(&body).filter(|(name, _)| name == "token");
     let (Some((_, token)), None) = (tokens.next(), tokens.next()) else {

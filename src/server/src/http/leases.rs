@@ -52,16 +52,29 @@ pub(super) struct Wait {
     wait: Option<String>,
 }
 
-/// Below the request's own time-out, so that a long wait still gets its 202.
 const WAIT_MAX: Duration = Duration::from_secs(20);
 
 impl Wait {
-    pub(super) fn duration(&self) -> Result<Duration, Fault> {
+    /// How long; below the request's own time-out, so that a long wait still gets its 202.
+    pub(super) fn duration(&self, broker: &Broker) -> Result<Duration, Fault> {
         let Some(text) = &self.wait else { return Ok(Duration::ZERO) };
         let wait = crate::config::parse_duration(text).map_err(|_| {
             Fault::invalid("invalid_query", "`wait` must be a duration such as `5s`")
         })?;
-        Ok(wait.min(WAIT_MAX))
+        let timeout = broker.limits.request_timeout;
+        Ok(wait.min(WAIT_MAX).min(timeout.saturating_sub(timeout / 5)))
+    }
+}
+
+/// A filter by state, which must be one that there is: a misspelt one would match nothing, and
+/// that would look like an answer.
+pub(super) fn state(asked: Option<String>, known: &[&str]) -> Result<Option<String>, Fault> {
+    match asked {
+        Some(state) if !known.contains(&state.as_str()) => {
+            let detail = format!("`state` must be one of: {}", known.join(", "));
+            Err(Fault::invalid("invalid_query", detail))
+        }
+        asked => Ok(asked),
     }
 }
 

@@ -147,7 +147,7 @@ impl From<MintError> for Fault {
         match error {
             MintError::Backend(_) | MintError::Timeout => Self::unavailable(
                 "backend_unavailable",
-                "the backend could not mint; nothing is left behind",
+                "the backend could not mint; whatever it made will be revoked",
             ),
             MintError::Busy => Self::unavailable("backend_busy", "the backend has enough to do"),
             MintError::Store(error) => error.into(),
@@ -166,7 +166,7 @@ impl From<RenewError> for Fault {
                 tracing::warn!(error = %chain(&error), "request.renew.failed");
                 Self::unavailable(
                     "backend_unavailable",
-                    "the backend could not renew; the earlier expiry stands",
+                    "the backend could not renew the credential",
                 )
             }
         }

@@ -11,6 +11,10 @@ use std::{
 
 use axum_server::{Handle, tls_rustls::RustlsConfig};
 use dayfly_lease::spawn;
+use hyper_util::{
+    rt::{TokioExecutor, TokioTimer},
+    server::conn::auto::Builder,
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::JoinHandle,
@@ -41,26 +45,47 @@ pub async fn listen(
     let failed = |source| ServeError::Listen { address, source };
     let listener = TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
+    let local = listener.local_addr().map_err(failed)?;
     let service =
         http::router(Arc::clone(broker)).into_make_service_with_connect_info::<SocketAddr>();
     let handle = Handle::new();
     let (server, tls) = match tls {
         None => {
-            let server = axum_server::from_tcp(listener).map_err(failed)?.handle(handle.clone());
+            let mut server =
+                axum_server::from_tcp(listener).map_err(failed)?.handle(handle.clone());
+            bound(server.http_builder());
             (spawn(server.serve(service)), None)
         }
         Some(files) => {
             let config = RustlsConfig::from_pem_file(&files.cert_file, &files.key_file)
                 .await
                 .map_err(ServeError::Tls)?;
-            let server = axum_server::from_tcp_rustls(listener, config.clone())
+            let mut server = axum_server::from_tcp_rustls(listener, config.clone())
                 .map_err(failed)?
                 .handle(handle.clone());
+            bound(server.http_builder());
             (spawn(server.serve(service)), Some((config, files.clone())))
         }
     };
-    Ok(Listening { address: bound, handle, server, tls })
+    Ok(Listening { address: local, handle, server, tls })
+}
+
+/// A client that dawdles over its headers, or opens streams without end, is let go.
+fn bound(builder: &mut Builder<TokioExecutor>) {
+    const HEADERS_WITHIN: Duration = Duration::from_secs(10);
+    const HEADERS_BYTES_MAX: usize = 64 * 1024;
+    const STREAMS_MAX: u32 = 128;
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS_WITHIN)
+        .max_buf_size(HEADERS_BYTES_MAX);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(64 * 1024)
+        .keep_alive_interval(HEADERS_WITHIN);
 }
 
 impl Listening {

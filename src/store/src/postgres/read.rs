@@ -62,16 +62,18 @@ impl PostgresStore {
         .fetch_all(&self.reads)
         .await
         .map_err(unavailable)?;
-        let count = |state: &str| {
-            let row = rows.iter().find(|row| row.state == state);
-            row.map_or(0, |row| row.count.cast_unsigned())
-        };
-        Ok(Counts {
-            pending: count("pending"),
-            active: count("active"),
-            revoking: count("revoking"),
-            revoked: count("revoked"),
-        })
+        let mut counts = Counts::default();
+        for row in rows {
+            let count = row.count.cast_unsigned();
+            match row.state.as_str() {
+                "pending" => counts.pending = count,
+                "active" => counts.active = count,
+                "revoked" => counts.revoked = count,
+                // Whatever cannot be read may be alive.
+                _ => counts.revoking += count,
+            }
+        }
+        Ok(counts)
     }
 
     pub(super) async fn read_next_due(
@@ -211,7 +213,7 @@ impl PostgresStore {
 
     pub(crate) async fn living(&self) -> Result<Vec<Living>, StoreError> {
         let rows = sqlx::query!(
-            r#"SELECT backend, state, count(*) AS "count!", min(revoking_at) AS oldest FROM leases
+            r#"SELECT backend, state, count(*) AS "count!", min(coalesce(revoking_at, due_at)) AS oldest FROM leases
              WHERE due_at IS NOT NULL GROUP BY backend, state ORDER BY backend, state"#
         )
         .fetch_all(&self.reads)

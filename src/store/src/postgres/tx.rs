@@ -1,12 +1,13 @@
 //! A PostgreSQL transaction as the engine's rules see it.
 //!
-//! Invariant: rows are locked in the order task, then leases, by everybody, so that a grant
-//! and a completion wait for each other instead of deadlocking.
+//! Invariant: within one change, rows are locked in the order task, then leases. A group of
+//! changes may still meet another replica's group the other way round; PostgreSQL then ends
+//! one of the two, whose changes are made again one by one.
 
 use async_trait::async_trait;
 use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::{
-    Decision, Lease, LeaseId, Replay, StoreError, Task, TaskId,
+    Decision, IdempotencyKey, Lease, LeaseId, Replay, StoreError, Task, TaskId,
     audit::{Chain, Entry, Head, Record},
     transact::Tx,
 };
@@ -24,10 +25,28 @@ pub(super) struct PostgresTx<'a> {
 }
 
 impl PostgresTx<'_> {
-    /// Writes the records of this transaction and moves the chain's head on.
-    pub(super) async fn flush(&mut self, before: Head) -> Result<(), sqlx::Error> {
+    /// Writes the records of this transaction and moves the chain's head on; false if the
+    /// head is not at `before` any more.
+    pub(super) async fn flush(&mut self, before: Head) -> Result<bool, sqlx::Error> {
         if self.records.is_empty() {
-            return Ok(());
+            return Ok(true);
+        }
+        let head = self.chain.head();
+        // The head moves only from where this replica believes it to be: a second process
+        // with the same chain stops here instead of forking it.
+        let moved = sqlx::query!(
+            "UPDATE audit_chains SET seq = $2, hash = $3
+             WHERE chain = $1 AND seq = $4 AND hash = $5",
+            head.chain.uuid(),
+            head.seq.cast_signed(),
+            head.hash.as_slice(),
+            before.seq.cast_signed(),
+            before.hash.as_slice(),
+        )
+        .execute(&mut *self.connection)
+        .await?;
+        if moved.rows_affected() != 1 {
+            return Ok(false);
         }
         let records = std::mem::take(&mut self.records);
         let seqs: Vec<i64> = records.iter().map(|r| r.seq.cast_signed()).collect();
@@ -61,19 +80,7 @@ impl PostgresTx<'_> {
         )
         .execute(&mut *self.connection)
         .await?;
-        let head = self.chain.head();
-        // The head moves only from where this replica believes it to be: a second process
-        // with the same chain would fail here instead of forking it.
-        let moved = sqlx::query!(
-            "UPDATE audit_chains SET seq = $2, hash = $3 WHERE chain = $1 AND seq = $4",
-            head.chain.uuid(),
-            head.seq.cast_signed(),
-            head.hash.as_slice(),
-            before.seq.cast_signed(),
-        )
-        .execute(&mut *self.connection)
-        .await?;
-        if moved.rows_affected() == 1 { Ok(()) } else { Err(sqlx::Error::RowNotFound) }
+        Ok(true)
     }
 
     /// The lease of each row. One that cannot be read is put aside and reported, so that it
@@ -127,7 +134,7 @@ impl Tx for PostgresTx<'_> {
 
     async fn due_tasks(&mut self, limit: u32) -> Result<Vec<Task>, StoreError> {
         // SKIP LOCKED: replicas that look at the same time take different tasks.
-        query_tasks!(
+        let rows = query_tasks!(
             "WHERE ended IS NULL AND expires_at <= $1 ORDER BY expires_at LIMIT $2
              FOR UPDATE SKIP LOCKED",
             self.now.offset(),
@@ -135,10 +142,8 @@ impl Tx for PostgresTx<'_> {
         )
         .fetch_all(&mut *self.connection)
         .await
-        .map_err(unavailable)?
-        .into_iter()
-        .map(Task::try_from)
-        .collect()
+        .map_err(unavailable)?;
+        Ok(row::readable_tasks(rows))
     }
 
     async fn insert_task(&mut self, task: &Task) -> Result<(), StoreError> {
@@ -310,22 +315,26 @@ impl Tx for PostgresTx<'_> {
     async fn set_key(
         &mut self,
         task: TaskId,
-        key: &str,
-        request: [u8; 32],
+        key: &IdempotencyKey,
+        seen: Option<LeaseId>,
         lease: LeaseId,
-    ) -> Result<(), StoreError> {
-        sqlx::query!(
-            "INSERT INTO idempotency_keys (task, key, request, lease) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (task, key) DO UPDATE SET request = $3, lease = $4",
+    ) -> Result<bool, StoreError> {
+        // ON CONFLICT waits for another replica's insert of the same key, and then writes only
+        // over what this transaction has seen.
+        let written = sqlx::query!(
+            "INSERT INTO idempotency_keys AS k (task, key, request, lease)
+             VALUES ($1, $2, $3, $4)
+             ON CONFLICT (task, key) DO UPDATE SET request = $3, lease = $4 WHERE k.lease = $5",
             task.uuid(),
-            key,
-            request.as_slice(),
+            key.key,
+            key.request.as_slice(),
             lease.uuid(),
+            seen.map(LeaseId::uuid),
         )
         .execute(&mut *self.connection)
         .await
         .map_err(unavailable)?;
-        Ok(())
+        Ok(written.rows_affected() == 1)
     }
 
     fn append(&mut self, entry: Entry) -> Decision {
@@ -361,14 +370,14 @@ async fn update(connection: &mut PgConnection, leases: &[Lease]) -> Result<Vec<U
             revoked_at = new.revoked_at, due_at = new.due_at,
             next_attempt_at = new.next_attempt_at, attempts = new.attempts,
             error_class = new.error_class, claim_owner = new.claim_owner,
-            claim_until = new.claim_until
+            claim_since = new.claim_since, claim_until = new.claim_until
          FROM UNNEST($1::uuid[], $2::bigint[], $3::text[], $4::timestamptz[], $5::timestamptz[],
             $6::timestamptz[], $7::timestamptz[], $8::timestamptz[], $9::text[],
             $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::timestamptz[],
-            $14::integer[], $15::text[], $16::uuid[], $17::timestamptz[])
+            $14::integer[], $15::text[], $16::uuid[], $17::timestamptz[], $18::timestamptz[])
             AS new(id, epoch, state, expires_at, native_expires_at, settle_at, activated_at,
                 delivered_at, cause, revoking_at, revoked_at, due_at, next_attempt_at, attempts,
-                error_class, claim_owner, claim_until)
+                error_class, claim_owner, claim_since, claim_until)
          WHERE leases.id = new.id AND leases.epoch = new.epoch - 1
          RETURNING leases.id AS "id!""#,
         &ids,
@@ -387,6 +396,7 @@ async fn update(connection: &mut PgConnection, leases: &[Lease]) -> Result<Vec<U
         &attempts,
         &errors as &[Option<String>],
         &owners as &[Option<Uuid>],
+        &at(|l| l.claim.map(|claim| claim.since)) as &[At],
         &at(|l| l.claim.map(|claim| claim.until)) as &[At],
     )
     .fetch_all(connection)

@@ -39,6 +39,11 @@ pub(super) struct Writer {
 
 /// Why a group has no answers.
 enum Attempt {
+    /// The database could not be reached, so no change of the group can be made now.
+    Unreachable(StoreError),
+    /// The chain in the database is not where memory has it: a commit was lost on its way or
+    /// by the database. Nothing was written.
+    Moved,
     /// Nothing was written.
     RolledBack(StoreError),
     /// It may have been written.
@@ -78,7 +83,10 @@ impl Writer {
         .map_err(unavailable)?;
         match writer.transact(&mut connection, &[dayfly_lease::Write::Note(entry)]).await {
             Ok(_) => Ok(writer),
-            Err(Attempt::RolledBack(error) | Attempt::Unknown(error)) => Err(error),
+            Err(Attempt::Moved) => Err(moved(writer.chain.head().chain)),
+            Err(
+                Attempt::RolledBack(error) | Attempt::Unknown(error) | Attempt::Unreachable(error),
+            ) => Err(error),
         }
     }
 
@@ -113,13 +121,24 @@ impl Writer {
 
     /// Commits a group; if it fails as a whole, each change by itself, so that one that
     /// cannot be written holds up no other.
-    async fn commit(&mut self, group: Vec<Job>) {
-        match self.attempt(&group).await {
+    async fn commit(&mut self, mut group: Vec<Job>) {
+        // Whoever asked for a mint and is gone gets none: after an outage these would be a herd.
+        group.retain(|job| !(job.answer.is_closed() && is_a_wish(&job.write)));
+        match self.attempt_again_if_moved(&group).await {
             Ok(answers) => answer(group, answers),
             Err(Attempt::Unknown(error)) => {
-                tracing::error!(%error, "store.commit.unknown");
+                tracing::error!(error = %chain_of(&error), "store.commit.unknown");
                 let text = error.to_string();
                 fail_all(group, || StoreError::Unknown(text.clone().into()));
+            }
+            Err(Attempt::Unreachable(error)) => {
+                tracing::warn!(error = %chain_of(&error), changes = group.len(), "store.unreachable");
+                let text = chain_of(&error);
+                fail_all(group, || StoreError::unavailable(text.clone()));
+            }
+            Err(Attempt::Moved) => {
+                let chain = self.chain.head().chain;
+                fail_all(group, || moved(chain));
             }
             Err(Attempt::RolledBack(error)) => {
                 tracing::warn!(error = %chain_of(&error), changes = group.len(), "store.group.failed");
@@ -134,7 +153,7 @@ impl Writer {
         let group = [job];
         let mut tries = 0;
         let result = loop {
-            match self.attempt(&group).await {
+            match self.attempt_again_if_moved(&group).await {
                 Err(Attempt::RolledBack(error))
                     if is_conflict(&error) && tries < CONFLICT_RETRIES =>
                 {
@@ -146,15 +165,30 @@ impl Writer {
         };
         let result = match result {
             Ok(answers) => return answer(group.into(), answers),
-            Err(Attempt::RolledBack(error)) => error,
+            Err(Attempt::RolledBack(error) | Attempt::Unreachable(error)) => error,
             Err(Attempt::Unknown(error)) => StoreError::Unknown(Box::new(error)),
+            Err(Attempt::Moved) => moved(self.chain.head().chain),
         };
         let [job] = group;
         drop(job.answer.send(Err(result)));
     }
 
+    /// A chain that is not where memory has it is read back, once; then the group is made on
+    /// top of what is really there.
+    async fn attempt_again_if_moved(&mut self, group: &[Job]) -> Result<Answers, Attempt> {
+        match self.attempt(group).await {
+            Err(Attempt::Moved) => {
+                tracing::error!(chain = %self.chain.head().chain, "audit.chain.moved");
+                self.lost = true;
+                self.attempt(group).await
+            }
+            other => other,
+        }
+    }
+
     async fn attempt(&mut self, group: &[Job]) -> Result<Answers, Attempt> {
-        let mut connection = self.pool.acquire().await?;
+        let acquired = self.pool.acquire().await.map_err(unavailable);
+        let mut connection = acquired.map_err(Attempt::Unreachable)?;
         let writes: Vec<_> = group.iter().map(|job| job.write.clone()).collect();
         let clock = Arc::clone(&self.clock);
         let result = tokio::select! {
@@ -168,7 +202,12 @@ impl Writer {
             // Whatever state the connection is in, nobody else gets it.
             drop(connection.detach());
         }
-        self.lost = matches!(result, Err(Attempt::Unknown(_))) || (self.lost && result.is_err());
+        // Only a commit that was acknowledged proves that memory and database agree.
+        self.lost = match &result {
+            Ok(_) => false,
+            Err(Attempt::Unknown(_)) => true,
+            Err(Attempt::Moved | Attempt::RolledBack(_) | Attempt::Unreachable(_)) => self.lost,
+        };
         result
     }
 
@@ -177,13 +216,14 @@ impl Writer {
         connection: &mut PoolConnection<sqlx::Postgres>,
         writes: &[dayfly_lease::Write],
     ) -> Result<Answers, Attempt> {
-        let mut transaction = connection.begin().await?;
+        let unreachable = |error| Attempt::Unreachable(unavailable(error));
+        let mut transaction = connection.begin().await.map_err(unreachable)?;
         let now = sqlx::query_scalar!(r#"SELECT clock_timestamp() AS "now!""#)
             .fetch_one(&mut *transaction)
-            .await?;
+            .await
+            .map_err(unreachable)?;
         if self.lost {
             self.chain = self.read_back(&mut transaction).await?;
-            self.lost = false;
         }
         let before = self.chain.head();
         let mut tx = PostgresTx {
@@ -201,7 +241,9 @@ impl Writer {
                 answer => answers.push(answer),
             }
         }
-        tx.flush(before).await?;
+        if !tx.flush(before).await? {
+            return Err(Attempt::Moved);
+        }
         let chain = tx.chain;
         if !writes.iter().any(dayfly_lease::Write::must_be_durable) {
             sqlx::query!("SET LOCAL synchronous_commit = off").execute(&mut *transaction).await?;
@@ -211,7 +253,7 @@ impl Writer {
                 self.chain = chain;
                 Ok(answers)
             }
-            Err(error @ sqlx::Error::Database(_)) => Err(Attempt::RolledBack(unavailable(error))),
+            Err(error) if is_certain(&error) => Err(Attempt::RolledBack(unavailable(error))),
             Err(error) => Err(Attempt::Unknown(unavailable(error))),
         }
     }
@@ -235,6 +277,27 @@ fn answer(group: Vec<Job>, answers: Answers) {
         // Whoever waited may be gone; what was written stands all the same.
         drop(job.answer.send(result));
     }
+}
+
+fn moved(chain: dayfly_lease::ReplicaId) -> StoreError {
+    StoreError::unavailable(format!("the audit chain {chain} is not where it was"))
+}
+
+/// Whether the change is a request for something new, which nobody misses if nobody waits.
+fn is_a_wish(write: &dayfly_lease::Write) -> bool {
+    matches!(
+        write,
+        dayfly_lease::Write::OpenTask { .. }
+            | dayfly_lease::Write::Intend(_)
+            | dayfly_lease::Write::Probe
+    )
+}
+
+/// Whether a failed COMMIT certainly committed nothing. A server that is shutting down (class
+/// 57) or a pooler that lost its server (class 08) cannot tell.
+fn is_certain(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(database) = error else { return false };
+    database.code().is_some_and(|code| !code.starts_with("08") && !code.starts_with("57"))
 }
 
 /// Another replica's transaction was in the way: serialization failure or deadlock (SQLSTATE

@@ -19,7 +19,7 @@ use crate::{
 pub(super) const LEASE_COLUMNS: &str = "id, task, principal, issuer, role, backend, handle, \
     decision_chain, decision_seq, epoch, state, issued_at, expires_at, max_expires_at, \
     native_expires_at, mint_deadline, settle_at, activated_at, delivered_at, cause, revoking_at, \
-    revoked_at, next_attempt_at, attempts, error_class, claim_owner, claim_until, renewable, \
+    revoked_at, next_attempt_at, attempts, error_class, claim_owner, claim_since, claim_until, renewable, \
     belts, plan";
 pub(super) const TASK_COLUMNS: &str = "id, principal, issuer, identity, purpose, token_hash, \
     opened_at, expires_at, ended, closed_at";
@@ -76,6 +76,7 @@ pub(super) fn lease_row(row: &Row<'_>) -> rusqlite::Result<LeaseRow> {
         attempts: row.get("attempts")?,
         error_class: row.get("error_class")?,
         claim_owner: uuid_or_none(row, "claim_owner")?,
+        claim_since: moment(row, "claim_since")?,
         claim_until: moment(row, "claim_until")?,
         renewable: row.get("renewable")?,
         belts: row.get::<_, String>("belts")?.split_whitespace().map(str::to_owned).collect(),
@@ -354,7 +355,7 @@ impl SqliteStore {
     }
 
     pub(crate) async fn living(&self) -> Result<Vec<Living>, StoreError> {
-        let sql = "SELECT backend, state, count(*) AS count, min(revoking_at) AS oldest FROM leases
+        let sql = "SELECT backend, state, count(*) AS count, min(coalesce(revoking_at, due_at)) AS oldest FROM leases
             WHERE due_at IS NOT NULL GROUP BY backend, state ORDER BY backend, state";
         let read = |row: &Row<'_>| {
             Ok(Living {

@@ -5,7 +5,7 @@
 use async_trait::async_trait;
 use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::{
-    Decision, Lease, LeaseId, Replay, StoreError, Task, TaskId,
+    Decision, IdempotencyKey, Lease, LeaseId, Replay, StoreError, Task, TaskId,
     audit::{Chain, Entry, Head, Record},
     transact::Tx,
 };
@@ -113,7 +113,7 @@ impl<'a> SqliteTx<'a> {
                 settle_at = ?6, activated_at = ?7, delivered_at = ?8, cause = ?9,
                 revoking_at = COALESCE(revoking_at, ?10), revoked_at = ?11, due_at = ?12,
                 next_attempt_at = ?13, attempts = ?14, error_class = ?15, claim_owner = ?16,
-                claim_until = ?17
+                claim_until = ?17, claim_since = ?18
              WHERE id = ?1 AND epoch = ?2 - 1",
             params![
                 lease.id.uuid().as_bytes(),
@@ -133,6 +133,7 @@ impl<'a> SqliteTx<'a> {
                 lease.error_class,
                 lease.claim.map(|claim| *claim.owner.uuid().as_bytes()),
                 micros(lease.claim.map(|claim| claim.until)),
+                micros(lease.claim.map(|claim| claim.since)),
             ],
         )?;
         Ok(written == 1)
@@ -154,10 +155,8 @@ impl Tx for SqliteTx<'_> {
             "SELECT {TASK_COLUMNS} FROM tasks WHERE ended IS NULL AND expires_at <= ?1
              ORDER BY expires_at LIMIT ?2"
         );
-        read::rows(self.connection, &sql, params![self.now.micros(), limit], task_row)?
-            .into_iter()
-            .map(Task::try_from)
-            .collect()
+        let params = params![self.now.micros(), limit];
+        Ok(row::readable_tasks(read::rows(self.connection, &sql, params, task_row)?))
     }
 
     async fn insert_task(&mut self, task: &Task) -> Result<(), StoreError> {
@@ -301,16 +300,23 @@ impl Tx for SqliteTx<'_> {
     async fn set_key(
         &mut self,
         task: TaskId,
-        key: &str,
-        request: [u8; 32],
+        key: &IdempotencyKey,
+        seen: Option<LeaseId>,
         lease: LeaseId,
-    ) -> Result<(), StoreError> {
-        self.execute(
-            "INSERT INTO idempotency_keys (task, key, request, lease) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (task, key) DO UPDATE SET request = ?3, lease = ?4",
-            params![task.uuid().as_bytes(), key, request, lease.uuid().as_bytes()],
-        )
-        .map(drop)
+    ) -> Result<bool, StoreError> {
+        let written = self.execute(
+            "INSERT INTO idempotency_keys AS k (task, key, request, lease)
+             VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (task, key) DO UPDATE SET request = ?3, lease = ?4 WHERE k.lease = ?5",
+            params![
+                task.uuid().as_bytes(),
+                key.key,
+                key.request,
+                lease.uuid().as_bytes(),
+                seen.map(|id| *id.uuid().as_bytes()),
+            ],
+        )?;
+        Ok(written == 1)
     }
 
     fn append(&mut self, entry: Entry) -> Decision {

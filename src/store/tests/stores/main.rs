@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use dayfly_backend_sdk::{HandlePrefix, Plan, Timestamp};
 use dayfly_lease::{
-    Clock, Intent, LeaseId, NewTask, ReplicaId, Store, SystemClock, SystemEntropy, TaskEnd, TaskId,
-    Write, Written,
+    Clock, IdempotencyKey, Intent, LeaseId, NewTask, ReplicaId, Store, SystemClock, SystemEntropy,
+    TaskEnd, TaskId, Write, Written,
     audit::{Entry, Signer},
     conformance,
 };
@@ -51,12 +51,19 @@ fn clock() -> Arc<dyn Clock> {
 
 /// A clock that can be set.
 #[derive(Debug)]
-struct SetClock(std::sync::atomic::AtomicI64);
+struct SetClock {
+    wall: std::sync::atomic::AtomicI64,
+    running: std::sync::atomic::AtomicU64,
+}
 
 #[async_trait::async_trait]
 impl Clock for SetClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_micros(self.0.load(std::sync::atomic::Ordering::SeqCst))
+        Timestamp::from_micros(self.wall.load(std::sync::atomic::Ordering::SeqCst))
+    }
+
+    fn running(&self) -> Duration {
+        Duration::from_secs(self.running.load(std::sync::atomic::Ordering::SeqCst))
     }
 
     async fn sleep(&self, duration: Duration) {
@@ -64,48 +71,62 @@ impl Clock for SetClock {
     }
 }
 
-/// Two leases at `backend` that must die.
-async fn two_condemned(store: &dyn Store, backend: &str) -> (LeaseId, LeaseId) {
-    let entropy = SystemEntropy::new();
-    let now = store.now().await.unwrap();
+/// An open task.
+async fn task(store: &dyn Store, token: u8) -> TaskId {
+    let id = TaskId::new(store.now().await.unwrap(), &SystemEntropy::new());
     let task = NewTask {
-        id: TaskId::new(now, &entropy),
+        id,
         principal: "ci|repo".into(),
         issuer: "ci".into(),
         identity: serde_json::json!({}),
         purpose: "test".into(),
-        token_hash: [backend.len().try_into().unwrap(); 32],
+        token_hash: [token; 32],
         ttl: Duration::from_mins(1),
     };
-    let id = task.id;
     let decision = Entry::new("task.opened", "ci|repo");
-    store.write(Write::OpenTask { task: Box::new(task), replay: None, decision }).await.unwrap();
+    let write = Write::OpenTask { task: Box::new(task), replay: None, decision };
+    store.write(write).await.unwrap();
+    id
+}
+
+async fn intent(
+    store: &dyn Store,
+    task: TaskId,
+    backend: &str,
+    key: Option<IdempotencyKey>,
+) -> Intent {
+    let id = LeaseId::new(store.now().await.unwrap(), &SystemEntropy::new());
+    Intent {
+        id,
+        handle: HandlePrefix::parse("t_").unwrap().handle(id.uuid(), 63).unwrap(),
+        task,
+        role: "reader".into(),
+        backend: backend.to_owned(),
+        ttl: Duration::from_secs(30),
+        ttl_max: Duration::from_secs(30),
+        ttl_min: Duration::from_secs(1),
+        native_slack: None,
+        mint_within: Duration::from_secs(15),
+        settle_within: Duration::from_secs(5),
+        renewable: false,
+        belts: Vec::new(),
+        plan: Plan::default(),
+        key,
+        decision: Entry::new("lease.intended", "ci|repo"),
+    }
+}
+
+/// Two leases at `backend` that must die.
+async fn two_condemned(store: &dyn Store, backend: &str) -> (LeaseId, LeaseId) {
+    let task = task(store, 7).await;
     let mut leases = Vec::new();
     for _ in 0..2 {
-        let lease = LeaseId::new(now, &entropy);
-        let intent = Intent {
-            id: lease,
-            handle: HandlePrefix::parse("t_").unwrap().handle(lease.uuid(), 63).unwrap(),
-            task: id,
-            role: "reader".into(),
-            backend: backend.to_owned(),
-            ttl: Duration::from_secs(30),
-            ttl_max: Duration::from_secs(30),
-            ttl_min: Duration::from_secs(1),
-            native_slack: None,
-            mint_within: Duration::from_secs(15),
-            settle_within: Duration::from_secs(5),
-            renewable: false,
-            belts: Vec::new(),
-            plan: Plan::default(),
-            key: None,
-            decision: Entry::new("lease.intended", "ci|repo"),
-        };
+        let intent = intent(store, task, backend, None).await;
+        leases.push(intent.id);
         store.write(Write::Intend(Box::new(intent))).await.unwrap();
-        leases.push(lease);
     }
     let end = TaskEnd::Completed;
-    store.write(Write::CloseTask { task: id, end, actor: "x".into() }).await.unwrap();
+    store.write(Write::CloseTask { task, end, actor: "x".into() }).await.unwrap();
     (leases[0], leases[1])
 }
 

@@ -135,6 +135,65 @@ async fn the_writer_outlives_its_connection() {
     assert!(report.records > u64::from(written), "every acknowledged note is in the log");
 }
 
+/// Two replicas get the same idempotency key at the same time: one mints, the other is told
+/// that the first is in progress (at most one live credential per key).
+#[tokio::test(flavor = "multi_thread")]
+async fn one_key_at_two_replicas_is_one_mint() {
+    let server = Server::start();
+    let one = PostgresStore::open(&server.options(), incarnation(), clock()).await.unwrap();
+    let two = PostgresStore::open(&server.options(), incarnation(), clock()).await.unwrap();
+    let task = super::task(one.as_ref(), 9).await;
+    for round in 0..25 {
+        let key = || {
+            let key = format!("key-{round}");
+            Some(dayfly_lease::IdempotencyKey { key, request: [1; 32] })
+        };
+        let intents = [
+            super::intent(one.as_ref(), task, "b", key()).await,
+            super::intent(two.as_ref(), task, "b", key()).await,
+        ];
+        let [first, second] = intents.map(|intent| Write::Intend(Box::new(intent)));
+        let (first, second) = tokio::join!(one.write(first), two.write(second));
+        let refused = [first, second].into_iter().filter_map(Result::err);
+        let refused: Vec<_> = refused.map(|error| error.refusal()).collect();
+        assert_eq!(refused, [Some(dayfly_lease::Refusal::InProgress)], "round {round}");
+    }
+}
+
+/// The server dies after it acknowledged an asynchronous commit and forgets it: the chain in
+/// memory is ahead of the one in the database. The writer notices, reads it back and goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_writer_goes_on_where_the_database_really_is() {
+    let server = Server::start();
+    let incarnation = incarnation();
+    let signer = incarnation.signer.clone();
+    let store = PostgresStore::open(&server.options(), incarnation, clock()).await.unwrap();
+    let note = || store.write(Write::Note(Entry::new("test.note", "alice")));
+    note().await.unwrap();
+    let admin = sqlx::PgPool::connect(server.options().url.expose()).await.unwrap();
+    let head: (i64, Vec<u8>) =
+        sqlx::query_as("SELECT seq, hash FROM audit_chains").fetch_one(&admin).await.unwrap();
+    note().await.unwrap();
+    // As if the second note had been lost with the server.
+    sqlx::query("DELETE FROM audit_records WHERE seq > $1")
+        .bind(head.0)
+        .execute(&admin)
+        .await
+        .unwrap();
+    sqlx::query("UPDATE audit_chains SET seq = $1, hash = $2")
+        .bind(head.0)
+        .bind(&head.1)
+        .execute(&admin)
+        .await
+        .unwrap();
+    note().await.unwrap();
+    note().await.unwrap();
+    let store = AnyStore::Postgres(Arc::clone(&store));
+    let report = verify(&store, signer.public_key(), &[]).await.unwrap();
+    assert!(report.holds(), "{:?}", report.faults);
+    assert_eq!(report.records, 4, "opened and three notes");
+}
+
 /// A row that cannot be read is put aside; the others are still claimed (I12).
 #[tokio::test(flavor = "multi_thread")]
 async fn one_bad_row_stops_nobody() {

@@ -2,7 +2,7 @@
 //!
 //! Invariant: policy is asked for every mint, also within a task that was allowed.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::State,
@@ -10,7 +10,7 @@ use axum::{
     response::Response,
 };
 use dayfly_api as api;
-use dayfly_lease::{IdempotencyKey, Minted, Task};
+use dayfly_lease::{IdempotencyKey, Minted, TaskId};
 
 use super::super::{
     caller::Caller,
@@ -20,9 +20,10 @@ use super::super::{
     render,
 };
 use crate::{
+    Role,
     broker::Broker,
     grant::{grant, lifetime},
-    policy::{DEFAULT_DENY, Decision, Denial, Rule},
+    policy::{DEFAULT_DENY, Decision, Denial, Permit, Rule},
 };
 
 /// Mints a credential under a lease of the caller's task.
@@ -52,9 +53,15 @@ pub(crate) async fn handler(
         return Err(Fault::field("task_token_needed", "", detail));
     };
     let key = idempotency_key(&headers, hash)?;
-    let pointer = "/role".to_owned();
-    let asked = wanted.ttl_seconds;
-    let minted = mint(&broker, &caller, &task, &wanted.role, asked, key, pointer).await?;
+    let wish = Wish {
+        task: task.id,
+        purpose: &task.purpose,
+        role: &wanted.role,
+        ttl_seconds: wanted.ttl_seconds,
+        pointer: "/role",
+    };
+    let permitted = permitted(&broker, &caller, &wish).await?;
+    let minted = mint(&broker, &caller, task.id, permitted, key).await?;
     let body = render::lease(&minted.lease, Some(&minted.credential));
     let handover = Handover { deliveries: vec![minted.delivery], task: None };
     respond(StatusCode::CREATED, &body, handover)
@@ -72,64 +79,94 @@ fn idempotency_key(
     Ok(Some(IdempotencyKey { key: key.to_owned(), request }))
 }
 
-/// One role for one task: policy, lifetime, grant. `pointer` says where the request names it.
-pub(in crate::http) async fn mint(
-    broker: &Broker,
-    caller: &Caller,
-    task: &Task,
-    role_name: &str,
-    asked: Option<i64>,
-    key: Option<IdempotencyKey>,
-    pointer: String,
-) -> Result<Minted, Fault> {
-    let minted = try_mint(broker, caller, task, role_name, asked, key, &pointer).await;
-    let backend = broker.roles.find(role_name).map_or("(none)", |role| &role.facts.backend);
-    broker.metrics.grant(backend, minted.as_ref().map_or_else(Fault::code, |_| "granted"));
-    minted
+/// A role that somebody wants for a task.
+pub(in crate::http) struct Wish<'a> {
+    pub(in crate::http) task: TaskId,
+    pub(in crate::http) purpose: &'a str,
+    pub(in crate::http) role: &'a str,
+    /// The lifetime that was asked for, in seconds.
+    pub(in crate::http) ttl_seconds: Option<i64>,
+    /// Where the request names it.
+    pub(in crate::http) pointer: &'a str,
 }
 
-async fn try_mint(
-    broker: &Broker,
+/// A wish that policy granted.
+pub(in crate::http) struct Permitted<'a> {
+    role: &'a Role,
+    permit: Permit,
+    ttl: Duration,
+}
+
+/// Asks policy, then looks at the lifetime: only who may have the role hears its bounds.
+pub(in crate::http) async fn permitted<'a>(
+    broker: &'a Broker,
     caller: &Caller,
-    task: &Task,
-    role_name: &str,
-    asked: Option<i64>,
-    key: Option<IdempotencyKey>,
-    pointer: &str,
-) -> Result<Minted, Fault> {
+    wish: &Wish<'_>,
+) -> Result<Permitted<'a>, Fault> {
+    let answer = ask(broker, caller, wish).await;
+    if let Err(fault) = &answer {
+        let backend = broker.roles.find(wish.role).map_or("(none)", |role| &role.facts.backend);
+        broker.metrics.grant(backend, fault.code());
+    }
+    answer
+}
+
+async fn ask<'a>(
+    broker: &'a Broker,
+    caller: &Caller,
+    wish: &Wish<'_>,
+) -> Result<Permitted<'a>, Fault> {
     let policies = broker.policies.load();
-    let Some(role) = broker.roles.find(role_name) else {
+    let Some(role) = broker.roles.find(wish.role) else {
         // The same answer as for a role that no rule permits: names are not to be guessed.
         let denial = no_such_role(policies.hash());
         caller.note_denial(broker, "mint", &denial, None).await?;
-        return Err(Fault::denied("role_denied", &denial).at(pointer));
+        return Err(Fault::denied("role_denied", &denial).at(wish.pointer));
     };
-    let ttl = lifetime(role, asked);
-    let seconds = ttl.map_or(asked.unwrap_or(0), |ttl| ttl.as_secs().cast_signed());
+    let ttl = lifetime(role, wish.ttl_seconds);
+    let asked = wish.ttl_seconds.unwrap_or(0);
     let permit = policies.permit_mint(
         &caller.principal,
         &role.facts,
-        &task.purpose,
-        seconds,
-        &task.id.to_string(),
-        &caller.circumstances(broker),
+        wish.purpose,
+        ttl.map_or(asked, |ttl| ttl.as_secs().cast_signed()),
+        &wish.task.to_string(),
+        &caller.circumstances_of(broker, wish.task),
     );
     let permit = match permit {
         Ok(permit) => permit,
         Err(denial) => {
-            caller.note_denial(broker, "mint", &denial, Some(role_name)).await?;
-            return Err(Fault::denied("role_denied", &denial).at(pointer));
+            caller.note_denial(broker, "mint", &denial, Some(wish.role)).await?;
+            return Err(Fault::denied("role_denied", &denial).at(wish.pointer));
         }
     };
-    let ttl = match ttl {
-        Ok(ttl) => ttl,
-        // Only who may have the role hears what its bounds are.
+    match ttl {
+        Ok(ttl) => Ok(Permitted { role, permit, ttl }),
         Err(error) => {
-            caller.note_refusal(broker, "invalid_ttl", role_name).await?;
-            return Err(Fault::field("invalid_ttl", "/ttl_seconds", error.to_string()));
+            caller.note_refusal(broker, "invalid_ttl", Some(wish.role)).await?;
+            Err(Fault::field("invalid_ttl", "/ttl_seconds", error.to_string()))
         }
-    };
-    Ok(grant(&broker.engine, permit, role, task.id, ttl, key).await?)
+    }
+}
+
+/// Mints what was permitted. A mint that fails after it was allowed is written down as well.
+pub(in crate::http) async fn mint(
+    broker: &Broker,
+    caller: &Caller,
+    task: TaskId,
+    permitted: Permitted<'_>,
+    key: Option<IdempotencyKey>,
+) -> Result<Minted, Fault> {
+    let Permitted { role, permit, ttl } = permitted;
+    let minted = grant(&broker.engine, permit, role, task, ttl, key).await;
+    let minted = minted.map_err(Fault::from);
+    let result = minted.as_ref().map_or_else(Fault::code, |_| "granted");
+    broker.metrics.grant(&role.facts.backend, result);
+    if let Err(fault) = &minted {
+        // If the store is what failed, there is nowhere to write it.
+        drop(caller.note_refusal(broker, fault.code(), Some(&role.facts.name)).await);
+    }
+    minted
 }
 
 fn no_such_role(policy_hash: &str) -> Denial {

@@ -5,16 +5,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State};
 use dayfly_api as api;
 
 use super::{
     super::{
         caller::{Caller, Refused},
-        json::Body,
+        json::{Body, Id},
         problem::Fault,
     },
     Named, named,
@@ -40,7 +37,7 @@ const TTL_SECONDS_MAX: i64 = 366 * 24 * 3_600;
 pub(crate) async fn handler(
     State(broker): State<Arc<Broker>>,
     caller: Caller,
-    Path(id): Path<String>,
+    Id(id): Id,
     Body { value: wanted, .. }: Body<api::RenewLease>,
 ) -> Result<Json<api::Renewed>, Fault> {
     let lease = Named::new(named(&broker, &id).await?);
@@ -49,11 +46,12 @@ pub(crate) async fn handler(
     let minimum = broker.roles.find(&lease.row.role).map_or(1, |role| role.ttl_min.as_secs());
     let seconds = u64::try_from(wanted.ttl_seconds).unwrap_or(0);
     if seconds < minimum.max(1) || wanted.ttl_seconds > TTL_SECONDS_MAX {
+        caller.note_refusal(&broker, "invalid_ttl", Some(&lease.row.role)).await?;
         let detail = format!("must be {} to {TTL_SECONDS_MAX} s", minimum.max(1));
         return Err(Fault::field("invalid_ttl", "/ttl_seconds", detail));
     }
     let ttl = Duration::from_secs(seconds);
-    let renewal = broker.engine.renew(&lease.row, ttl, &caller.principal.id()).await?;
+    let renewal = broker.engine.renew(lease.row.id, ttl, &caller.principal.id()).await?;
     Ok(Json(api::Renewed {
         id: lease.lease.clone(),
         ttl_seconds: renewal.granted.as_secs().cast_signed(),

@@ -5,18 +5,14 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Json,
-    extract::{Path, State},
-    http::StatusCode,
-};
+use axum::{Json, extract::State, http::StatusCode};
 use dayfly_api as api;
 use dayfly_lease::{Cause, State as LeaseState};
 
 use super::{
     super::{
         caller::{Caller, Refused},
-        json::{Body, Parameters},
+        json::{Body, Id, Parameters},
         problem::Fault,
     },
     Named, Wait, named,
@@ -42,11 +38,11 @@ const REASON_CHARS_MAX: usize = 256;
 pub(crate) async fn handler(
     State(broker): State<Arc<Broker>>,
     caller: Caller,
-    Path(id): Path<String>,
+    Id(id): Id,
     Parameters(wait): Parameters<Wait>,
     Body { value: wanted, .. }: Body<api::RevokeLease>,
 ) -> Result<(StatusCode, Json<api::Revoked>), Fault> {
-    let wait = wait.duration()?;
+    let wait = wait.duration(&broker)?;
     let lease = Named::new(named(&broker, &id).await?);
     let ask = Ask::RevokeLease { lease: lease.facts() };
     caller.may(&broker, &ask).await.map_err(Refused::hidden)?;

@@ -5,18 +5,14 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Json,
-    extract::{Path, State},
-    http::StatusCode,
-};
+use axum::{Json, extract::State, http::StatusCode};
 use dayfly_api as api;
 use dayfly_lease::{TaskEnd, TaskState};
 
 use super::{
     super::{
         caller::{Caller, Refused},
-        json::{Body, Parameters},
+        json::{Body, Id, Parameters},
         leases::Wait,
         problem::Fault,
         render,
@@ -41,11 +37,11 @@ use crate::{broker::Broker, policy::Ask};
 pub(crate) async fn handler(
     State(broker): State<Arc<Broker>>,
     caller: Caller,
-    Path(id): Path<String>,
+    Id(id): Id,
     Parameters(wait): Parameters<Wait>,
     Body { value: wanted, .. }: Body<api::CompleteTask>,
 ) -> Result<(StatusCode, Json<api::Completed>), Fault> {
-    let wait = wait.duration()?;
+    let wait = wait.duration(&broker)?;
     let task = named(&broker, &id).await?;
     let name = task.id.to_string();
     let ask = Ask::CompleteTask { task: &name, owner: &task.principal };

@@ -16,7 +16,7 @@ use super::super::{
     envelope::request_id,
     handover::{Handover, TaskGuard, respond},
     json::Body,
-    leases::create::mint,
+    leases::create::{Permitted, Wish, mint, permitted},
     problem::Fault,
     render,
 };
@@ -25,6 +25,9 @@ use crate::{
     policy::{Allowed, Ask},
 };
 
+/// A token is accepted a little after its end, by the issuer's leeway and by how far clocks
+/// differ; it is remembered for longer than that.
+const REPLAY_MARGIN: Duration = Duration::from_mins(10);
 const PURPOSE_CHARS_MAX: usize = 256;
 const ROLES_MAX: usize = 16;
 
@@ -51,12 +54,21 @@ pub(crate) async fn handler(
     if caller.task.is_some() {
         return Err(Fault::unauthenticated());
     }
-    let ttl = acceptable(&broker, &wanted)?;
+    let ttl = match acceptable(&broker, &wanted) {
+        Ok(ttl) => ttl,
+        Err(fault) => {
+            caller.note_refusal(&broker, fault.code(), None).await?;
+            return Err(fault);
+        }
+    };
     let ask = Ask::OpenTask { purpose: &wanted.purpose, ttl_seconds: wanted.ttl_seconds };
     let allowed = caller.may(&broker, &ask).await.map_err(Refused::forbidden)?;
+    let id = TaskId::new(broker.clock.now(), broker.entropy.as_ref());
+    // Every role is asked for before anything is written: one denial, and nothing happens.
+    let permitted = all_permitted(&broker, &caller, id, &wanted).await?;
     let (token, token_hash) = task_token(broker.entropy.as_ref());
     let new = NewTask {
-        id: TaskId::new(broker.clock.now(), broker.entropy.as_ref()),
+        id,
         principal: caller.principal.id(),
         issuer: caller.principal.issuer.clone(),
         identity: json!(caller.principal),
@@ -67,10 +79,8 @@ pub(crate) async fn handler(
     let task = open(&broker, &caller, new, &allowed).await?;
     let guard = TaskGuard::new(&broker.engine, task.id);
     let owner = caller.with_task(task.clone());
-    let mints = wanted.roles.iter().enumerate().map(|(index, role)| {
-        let pointer = format!("/roles/{index}");
-        mint(&broker, &owner, &task, role, None, None, pointer)
-    });
+    let mints =
+        permitted.into_iter().map(|permitted| mint(&broker, &owner, task.id, permitted, None));
     // The first failure drops the others, and what they minted is revoked as undelivered.
     let minted: Vec<Minted> = try_join_all(mints).await?;
     let shown = minted.iter().map(|m| render::lease(&m.lease, Some(&m.credential)));
@@ -83,6 +93,22 @@ pub(crate) async fn handler(
     };
     let deliveries = minted.into_iter().map(|minted| minted.delivery).collect();
     respond(StatusCode::CREATED, &body, Handover { deliveries, task: Some(guard) })
+}
+
+async fn all_permitted<'a>(
+    broker: &'a Broker,
+    caller: &Caller,
+    task: TaskId,
+    wanted: &api::CreateTask,
+) -> Result<Vec<Permitted<'a>>, Fault> {
+    let mut all = Vec::with_capacity(wanted.roles.len());
+    for (index, role) in wanted.roles.iter().enumerate() {
+        let pointer = format!("/roles/{index}");
+        let purpose = &wanted.purpose;
+        let wish = Wish { task, purpose, role, ttl_seconds: None, pointer: &pointer };
+        all.push(permitted(broker, caller, &wish).await?);
+    }
+    Ok(all)
 }
 
 fn acceptable(broker: &Broker, wanted: &api::CreateTask) -> Result<Duration, Fault> {
@@ -115,9 +141,10 @@ async fn open(
     allowed: &Allowed,
 ) -> Result<Task, Fault> {
     let principal = &caller.principal;
-    let replay = principal
-        .single_use
-        .then(|| Replay { key: principal.replay_key(), expires_at: principal.token_expires_at });
+    let replay = principal.single_use.then(|| Replay {
+        key: principal.replay_key(),
+        expires_at: principal.token_expires_at.plus(REPLAY_MARGIN),
+    });
     let decision = allowed.decision();
     let rules: Vec<&str> = decision.rules.iter().map(|rule| rule.id.as_str()).collect();
     let entry = Entry::new("task.opened", principal.id())

@@ -10,13 +10,15 @@ use dayfly_store::TaskFilter;
 use serde::Deserialize;
 
 use super::super::{
-    caller::{Caller, Refused},
+    caller::Caller,
     json::Parameters,
-    leases::{list::Scope, page_limit},
+    leases::{list::Scope, page_limit, state},
     problem::Fault,
     render,
 };
 use crate::{broker::Broker, policy::Ask};
+
+const STATES: &[&str] = &["open", "cancelled", "completed", "expired", "failed", "lost", "revoked"];
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -52,7 +54,7 @@ pub(crate) async fn handler(
     let scope = Scope::of(&broker, &caller, &Ask::ListTasks).await?;
     let cursor = query.cursor.map(|cursor| cursor.parse()).transpose();
     let filter = TaskFilter {
-        state: query.state,
+        state: state(query.state, STATES)?,
         principal: scope.principal(query.principal),
         issuer: query.issuer,
         id: scope.task(),
@@ -66,13 +68,9 @@ pub(crate) async fn handler(
         // Listing never shows what showing would hide.
         let name = task.id.to_string();
         let ask = Ask::ReadTask { task: &name, owner: &task.principal };
-        match caller.may(&broker, &ask).await {
-            Ok(_) => {
-                let counts = broker.engine.store().counts(task.id).await?;
-                data.push(render::task(task, counts));
-            }
-            Err(Refused::Denied(_)) => {}
-            Err(Refused::Unwritten(fault)) => return Err(fault),
+        if caller.may_see(&broker, &ask) {
+            let counts = broker.engine.store().counts(task.id).await?;
+            data.push(render::task(task, counts));
         }
     }
     Ok(Json(api::TaskPage { data, next_cursor }))

@@ -4,15 +4,13 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use axum::{Json, extract::State};
 use dayfly_api as api;
 
 use super::{
     super::{
         caller::{Caller, Refused},
+        json::Id,
         problem::Fault,
         render,
     },
@@ -33,7 +31,7 @@ use crate::{broker::Broker, policy::Ask};
 pub(crate) async fn handler(
     State(broker): State<Arc<Broker>>,
     caller: Caller,
-    Path(id): Path<String>,
+    Id(id): Id,
 ) -> Result<Json<api::Task>, Fault> {
     let task = named(&broker, &id).await?;
     let name = task.id.to_string();

@@ -48,6 +48,10 @@ impl Clock for FakeClock {
         *self.0.lock().unwrap()
     }
 
+    fn running(&self) -> Duration {
+        Duration::ZERO
+    }
+
     async fn sleep(&self, duration: Duration) {
         tokio::time::sleep(duration).await;
     }
