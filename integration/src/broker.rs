@@ -14,7 +14,7 @@ use std::{
 };
 
 use dayfly_lease::SystemClock;
-use dayfly_store::{SqliteOptions, SqliteStore};
+use dayfly_store::{AnyStore, SqliteOptions, SqliteStore};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -210,9 +210,11 @@ impl Broker {
         let mut path = "/api/v1/audit?limit=500".to_owned();
         loop {
             let page = admin.get(&path).await.unwrap().expect(200);
-            let data = page.body["data"].as_array().unwrap();
-            records.extend(data.iter().filter(|record| record["event"] != "admin.read").cloned());
-            let Some(cursor) = page.body["next_cursor"].as_str() else { return records };
+            let data = page.body.get("data").and_then(Value::as_array).unwrap();
+            let reading = |record: &&Value| record.get("event") == Some(&"admin.read".into());
+            records.extend(data.iter().filter(|record| !reading(record)).cloned());
+            let cursor = page.body.get("next_cursor").and_then(Value::as_str);
+            let Some(cursor) = cursor else { return records };
             path = format!("/api/v1/audit?limit=500&cursor={cursor}");
         }
     }
@@ -221,6 +223,7 @@ impl Broker {
     pub async fn api_keys(&self) -> Vec<String> {
         let options = SqliteOptions { path: self.path().join("dayfly.db") };
         let store = SqliteStore::open_for_reading(&options, Arc::new(SystemClock)).unwrap();
+        let store = AnyStore::Sqlite(store);
         store.list_api_keys("k_".to_owned(), String::new(), 1_000).await.unwrap()
     }
 

@@ -49,10 +49,11 @@ impl Answer {
 
     /// Asserts that it is a problem with this status and code, complete and without more
     /// than problems have.
+    #[expect(clippy::return_self_not_must_use, reason = "the assertion is the use")]
     pub fn problem(self, status: u16, code: &str) -> Self {
         assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
         assert_eq!((self.status, self.text("/code").as_str()), (status, code), "{}", self.text);
-        assert_eq!(self.body["status"], status, "{}", self.text);
+        assert_eq!(self.body.get("status"), Some(&json!(status)), "{}", self.text);
         assert!(self.text("/type").ends_with(code), "{}", self.text);
         assert_eq!(self.text("/request_id"), self.header("x-request-id"), "{}", self.text);
         assert!(!self.text("/request_id").is_empty(), "{}", self.text);
@@ -89,6 +90,12 @@ impl Client {
     #[must_use]
     pub fn with(&self, token: &str) -> Self {
         Self { token: Some(token.to_owned()), ..self.clone() }
+    }
+
+    /// The same at another replica.
+    #[must_use]
+    pub fn at(&self, url: &str) -> Self {
+        Self { url: url.to_owned(), ..self.clone() }
     }
 
     /// The broker's URL.

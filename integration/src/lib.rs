@@ -16,12 +16,14 @@ mod client;
 mod issuer;
 mod postgres;
 mod provider;
+mod wire;
 
 pub use broker::{Broker, BrokerConfig, Store};
 pub use client::{Answer, Client};
 pub use issuer::Issuer;
 pub use postgres::Postgres;
 pub use provider::Provider;
+pub use wire::Wire;
 
 use std::{
     net::TcpListener,

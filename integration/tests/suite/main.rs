@@ -1,8 +1,16 @@
 //! The suites against real servers and real clients, in one binary.
 
 #[cfg(test)]
+mod cli;
+#[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod listing;
 #[cfg(test)]
 mod main_job;
 #[cfg(test)]
+mod openapi;
+#[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod routes;

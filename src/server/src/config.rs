@@ -68,14 +68,15 @@ pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// What the backends themselves find wrong with their settings and with the templates of
 /// their roles. It is asked even when other sections are at fault, unless what is there is
 /// not TOML.
-pub type Inspect<'a> = &'a dyn Fn(&[BackendConfig], &[RoleConfig]) -> Vec<Fault>;
+pub type Inspect<'a> =
+    &'a dyn Fn(&[BackendConfig], &[RoleConfig], Option<&PolicyConfig>) -> Vec<Fault>;
 
 /// Reads a file, or all `*.toml` files of a directory.
 ///
 /// # Errors
 /// Everything that is wrong.
 pub fn load(path: &Path, env: Env<'_>) -> Result<Config, Faults> {
-    load_with(path, env, &|_, _| Vec::new())
+    load_with(path, env, &|_, _, _| Vec::new())
 }
 
 /// As [`load`], and asks `inspect` too.
@@ -114,7 +115,7 @@ pub fn parse(text: &str, file_name: &str, base_dir: &Path, env: Env<'_>) -> Resu
     let report = Report::default();
     let root = tree::parse(text, file_name, &report);
     let context = Context { base: base_dir, env, report: &report };
-    let config = read(&root, file_name, context, &|_, _| Vec::new());
+    let config = read(&root, file_name, context, &|_, _, _| Vec::new());
     finish(config, report)
 }
 
@@ -152,7 +153,14 @@ fn read(root: &Table, file: &str, context: Context<'_>, inspect: Inspect<'_>) ->
             check_signing_key(root);
         }
         if !context.report.is_damaged() {
-            for fault in inspect(&backends, &roles) {
+            // Rules name roles and backends, so they are judged only when all of those are known.
+            let declared = |list| match root.item(list).map(|item| &item.value) {
+                Some(Value::Array(items)) => items.len(),
+                _ => 0,
+            };
+            let complete = declared("backend") == backends.len() && declared("role") == roles.len();
+            let rules = policies.as_ref().filter(|_| complete);
+            for fault in inspect(&backends, &roles, rules) {
                 context.report.note(fault);
             }
         }

@@ -206,13 +206,17 @@ async fn check(path: &Path, canary: bool) -> anyhow::Result<ExitCode> {
     }
     let mut passed = true;
     for (role, report) in preflight::canaries(&config).await? {
-        for step in &report.steps {
-            match &step.result {
+        passed &= report.passed();
+        for step in report.steps {
+            match step.result {
                 Ok(()) => writeln!(out, "{role}: {} ok", step.name)?,
-                Err(error) => writeln!(out, "{role}: {} failed: {error:#}", step.name)?,
+                Err(error) => {
+                    // With its causes, which the error's own text leaves out.
+                    let error = anyhow::Error::new(error);
+                    writeln!(out, "{role}: {} failed: {error:#}", step.name)?;
+                }
             }
         }
-        passed &= report.passed();
     }
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -11,7 +11,7 @@ use dayfly_lease::{Clock, Entropy, LeaseId, SystemClock, SystemEntropy};
 
 use crate::{
     Role, Roles,
-    config::{BackendConfig, BackendKind, Config, Fault, Faults, RoleConfig},
+    config::{BackendConfig, BackendKind, Config, Fault, Faults, PolicyConfig, RoleConfig},
     policy::{Policies, RoleFacts},
 };
 
@@ -164,8 +164,8 @@ pub async fn canaries(config: &Config) -> Result<Vec<(String, CanaryReport)>, Fa
 }
 
 /// The policies of a configuration.
-pub fn policies(config: &Config, roles: &[RoleFacts]) -> Result<Policies, Faults> {
-    Policies::load(&config.policies.dir, roles).map_err(|faults| {
+pub fn policies(config: &PolicyConfig, roles: &[RoleFacts]) -> Result<Policies, Vec<Fault>> {
+    Policies::load(&config.dir, roles).map_err(|faults| {
         let fault = |fault: crate::policy::PolicyFault| Fault {
             file: fault.file,
             line: fault.line.unwrap_or(0),
@@ -174,7 +174,7 @@ pub fn policies(config: &Config, roles: &[RoleFacts]) -> Result<Policies, Faults
             message: fault.message,
             suggestion: None,
         };
-        Faults(faults.into_iter().map(fault).collect())
+        faults.into_iter().map(fault).collect()
     })
 }
 

@@ -113,11 +113,16 @@ pub fn assemble(parts: Assembly) -> Arc<Broker> {
 /// Reads a configuration with everything that can be wrong about it, policies included.
 pub fn configure(path: &Path, env: config::Env<'_>) -> Result<(Config, Policies), Faults> {
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
-    let config = config::load_with(path, env, &|backends, roles| {
-        preflight::inspect(backends, roles, &entropy)
+    let config = config::load_with(path, env, &|backends, roles, rules| {
+        let mut faults = preflight::inspect(backends, roles, &entropy);
+        if let Some(rules) = rules {
+            let facts: Vec<_> = roles.iter().map(preflight::facts).collect();
+            faults.extend(preflight::policies(rules, &facts).err().unwrap_or_default());
+        }
+        faults
     })?;
     let facts: Vec<_> = config.roles.iter().map(preflight::facts).collect();
-    let policies = preflight::policies(&config, &facts)?;
+    let policies = preflight::policies(&config.policies, &facts).map_err(Faults)?;
     Ok((config, policies))
 }
 
@@ -216,13 +221,15 @@ async fn name_the_stranded(broker: &Broker) -> Result<(), ServeError> {
 /// On SIGHUP the policies are read again, whole; a faulty set leaves the old one in place.
 fn reload(path: &Path, broker: &Broker, env: config::Env<'_>) {
     match configure(path, env) {
-        Ok((config, _)) => match preflight::policies(&config, &broker.roles.facts()) {
-            Ok(policies) => {
-                tracing::info!(policy.hash = policies.hash(), "policy.reloaded");
-                broker.policies.store(Arc::new(policies));
+        Ok((config, _)) => {
+            match preflight::policies(&config.policies, &broker.roles.facts()).map_err(Faults) {
+                Ok(policies) => {
+                    tracing::info!(policy.hash = policies.hash(), "policy.reloaded");
+                    broker.policies.store(Arc::new(policies));
+                }
+                Err(faults) => tracing::error!(%faults, "policy.reload.refused"),
             }
-            Err(faults) => tracing::error!(%faults, "policy.reload.refused"),
-        },
+        }
         Err(faults) => tracing::error!(%faults, "policy.reload.refused"),
     }
 }

@@ -154,7 +154,7 @@ fn backends_are_inspected_even_when_other_sections_are_at_fault() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("dayfly.toml");
     fs::write(&file, format!("{GOOD}{BACKEND}{ROLE}tll = \"1m\"\n")).unwrap();
-    let inspect = |backends: &[BackendConfig], roles: &[RoleConfig]| {
+    let inspect = |backends: &[BackendConfig], roles: &[RoleConfig], _: Option<&PolicyConfig>| {
         let backends = backends.iter().map(|backend| backend.fault("kind", "not built in"));
         backends.chain(roles.iter().map(|role| role.fault("template", "is needed"))).collect()
     };

@@ -89,6 +89,7 @@ fn names_that_run_code_are_refused_with_their_prefix_too() {
         "GIT_SSH_COMMAND",
         "SSL_CERT_FILE",
         "DAYFLY_URL",
+        "DAYFLY_API_KEYS",
         "GITHUB_ENV",
     ] {
         let error = outcome(&["r"], &[lease("r", &[(name, "key")], &[("key", "k")])]).unwrap_err();
@@ -97,6 +98,13 @@ fn names_that_run_code_are_refused_with_their_prefix_too() {
     let error =
         outcome(&["LD=r"], &[lease("r", &[("PRELOAD", "key")], &[("key", "k")])]).unwrap_err();
     assert!(error.contains("LD_PRELOAD"), "{error}");
+}
+
+#[test]
+fn an_api_key_has_the_one_name_of_ours_that_is_not_reserved() {
+    let leases = [lease("r", &[("DAYFLY_API_KEY", "key")], &[("key", "k")])];
+    assert_eq!(outcome(&["r"], &leases).unwrap(), ["DAYFLY_API_KEY"]);
+    assert_eq!(outcome(&["API=r"], &leases).unwrap(), ["API_DAYFLY_API_KEY"]);
 }
 
 #[test]
