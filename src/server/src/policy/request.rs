@@ -251,7 +251,9 @@ fn context(ask: &Ask<'_>, circumstances: &Circumstances) -> Result<Context, Unas
 
 /// In whole seconds: Cedar reads either no fraction or three digits of it.
 fn instant(at: Timestamp) -> Value {
-    Value::new_datetime(Timestamp::from_seconds(at.seconds()).rfc3339())
+    // Cedar's times have at most three digits of a second.
+    let text = Timestamp::from_seconds(at.seconds()).rfc3339();
+    Value::new_datetime(text.replace(".000000Z", "Z"))
 }
 
 fn text(value: &str) -> Value {
