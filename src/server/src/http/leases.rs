@@ -57,7 +57,9 @@ const WAIT_MAX: Duration = Duration::from_secs(20);
 impl Wait {
     /// How long; below the request's own time-out, so that a long wait still gets its 202.
     pub(super) fn duration(&self, broker: &Broker) -> Result<Duration, Fault> {
-        let Some(text) = &self.wait else { return Ok(Duration::ZERO) };
+        let Some(text) = self.wait.as_deref().filter(|text| *text != "0s") else {
+            return Ok(Duration::ZERO);
+        };
         let wait = crate::config::parse_duration(text).map_err(|_| {
             Fault::invalid("invalid_query", "`wait` must be a duration such as `5s`")
         })?;

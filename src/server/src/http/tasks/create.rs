@@ -42,6 +42,7 @@ const ROLES_MAX: usize = 16;
         (status = 403, body = api::Problem, content_type = "application/problem+json"),
         (status = 413, body = api::Problem, content_type = "application/problem+json"),
         (status = 422, body = api::Problem, content_type = "application/problem+json"),
+        (status = 502, body = api::Problem, content_type = "application/problem+json"),
         (status = 503, body = api::Problem, content_type = "application/problem+json"),
     ),
 )]
