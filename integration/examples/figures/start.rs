@@ -90,14 +90,12 @@ impl<'a> Installation<'a> {
 
     fn count(&self, state: &str) -> anyhow::Result<u64> {
         let sql = format!("SELECT count(*) FROM leases WHERE state = '{state}'");
-        match &self.postgres {
-            Some(postgres) => Ok(postgres.sql("dayfly", &sql).parse()?),
-            None => {
-                let connection = Connection::open(self.broker.path().join("dayfly.db"))?;
-                let count: i64 = connection.query_row(&sql, [], |row| row.get(0))?;
-                Ok(count.cast_unsigned())
-            }
+        if let Some(postgres) = &self.postgres {
+            return Ok(postgres.sql("dayfly", &sql).parse()?);
         }
+        let connection = Connection::open(self.broker.path().join("dayfly.db"))?;
+        let count: i64 = connection.query_row(&sql, [], |row| row.get(0))?;
+        Ok(count.cast_unsigned())
     }
 
     /// Starts it some times and writes down what that took.

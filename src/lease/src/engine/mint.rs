@@ -162,6 +162,8 @@ impl Engine {
         };
         failpoint::reached("mint.after_backend").await.map_err(|_| MintError::Interrupted)?;
         let lease = self.activate(line, &lease).await?;
+        tracing::info!(lease.id = %lease.id, task.id = %lease.task, role.name = lease.role,
+            backend = lease.backend, handle = %lease.handle, "lease.active");
         let delivery = Delivery {
             engine: Some(Arc::clone(&self)),
             lease: lease.id,

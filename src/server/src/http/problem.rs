@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use dayfly_api::{FieldFault, Problem};
+use dayfly_backend_sdk::Retry;
 use dayfly_lease::{MintError, Refusal, RenewError, StoreError};
 
 use super::envelope;
@@ -145,6 +146,10 @@ impl From<MintError> for Fault {
         }
         tracing::warn!(error = %chain(&error), "request.mint.failed");
         match error {
+            MintError::Backend(error) if error.retry() == Retry::Permanent => {
+                let detail = "the backend refuses to mint this role; its owner must look at it";
+                Self::new(StatusCode::BAD_GATEWAY, "backend_refused", detail)
+            }
             MintError::Backend(_) | MintError::Timeout => Self::unavailable(
                 "backend_unavailable",
                 "the backend could not mint; whatever it made will be revoked",
