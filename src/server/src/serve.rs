@@ -169,7 +169,6 @@ pub async fn serve(
     env: config::Env<'_>,
 ) -> Result<(), ServeError> {
     let broker = build(&config, policies).await?;
-    name_the_stranded(&broker).await?;
     let loops = broker.engine.start();
     let scheduler = schedule::start(&broker, &config.audit.checkpoint).await?;
     let refreshing = Arc::clone(&broker);
@@ -181,6 +180,8 @@ pub async fn serve(
     });
     let address = config.server.listen;
     let listening = listen(&broker, address, config.server.tls.as_ref()).await?;
+    let looking = Arc::clone(&broker);
+    spawn(async move { name_the_stranded(&looking).await });
     tracing::info!(address = %listening.address(), replica = %broker.engine.replica(), "server.ready");
     listening.until_told_to_stop(|| reload(path, &broker, env)).await;
     drop(scheduler);
@@ -202,9 +203,11 @@ const DRAIN: Duration = Duration::from_secs(20);
 
 /// Leases at a backend that the configuration does not have any more are debt that nobody
 /// here can pay: it is said at every start, and the metrics show their age.
-async fn name_the_stranded(broker: &Broker) -> Result<(), ServeError> {
-    let living = broker.store.living().await;
-    let living = living.map_err(|error| ServeError::Store(OpenError::Store(error)))?;
+async fn name_the_stranded(broker: &Broker) {
+    let living = match broker.store.living().await {
+        Ok(living) => living,
+        Err(error) => return tracing::error!(%error, "store.living.unreadable"),
+    };
     for group in living {
         if broker.engine.line(&group.backend).is_none() {
             tracing::error!(
@@ -215,7 +218,6 @@ async fn name_the_stranded(broker: &Broker) -> Result<(), ServeError> {
             );
         }
     }
-    Ok(())
 }
 
 /// On SIGHUP the policies are read again, whole; a faulty set leaves the old one in place.

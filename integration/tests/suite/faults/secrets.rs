@@ -59,7 +59,7 @@ async fn use_everything(postgres: &Postgres, broker: &Broker) -> Used {
     assert!(postgres.lets_in(&reader.text("/credential/url")));
     let renew = format!("/api/v1/leases/{}/renew", reader.text("/id"));
     owner.post(&renew, json!({ "ttl_seconds": 600 })).await.expect(200);
-    owner.mint("broken").await.expect(503);
+    owner.mint("broken").await.expect(502);
     owner.mint("forbidden").await.expect(403);
     // Secrets where none belong: a replayed token, a key in the place of a token.
     let again = json!({ "purpose": "again", "ttl_seconds": 60 });

@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-use axum_server::{Handle, tls_rustls::RustlsConfig};
+use axum_server::{
+    Handle,
+    accept::NoDelayAcceptor,
+    tls_rustls::{RustlsAcceptor, RustlsConfig},
+};
 use dayfly_lease::spawn;
 use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
@@ -60,8 +64,12 @@ pub async fn listen(
             let config = RustlsConfig::from_pem_file(&files.cert_file, &files.key_file)
                 .await
                 .map_err(ServeError::Tls)?;
-            let mut server = axum_server::from_tcp_rustls(listener, config.clone())
+            // Answers with a secret go out in two writes (http/handover.rs); Nagle's algorithm
+            // would hold the second back until the first is acknowledged.
+            let acceptor = RustlsAcceptor::new(config.clone()).acceptor(NoDelayAcceptor::new());
+            let mut server = axum_server::from_tcp(listener)
                 .map_err(failed)?
+                .acceptor(acceptor)
                 .handle(handle.clone());
             bound(server.http_builder());
             (spawn(server.serve(service)), Some((config, files.clone())))

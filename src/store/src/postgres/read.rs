@@ -214,7 +214,7 @@ impl PostgresStore {
     pub(crate) async fn living(&self) -> Result<Vec<Living>, StoreError> {
         let rows = sqlx::query!(
             r#"SELECT backend, state, count(*) AS "count!", min(coalesce(revoking_at, due_at)) AS oldest FROM leases
-             WHERE due_at IS NOT NULL GROUP BY backend, state ORDER BY backend, state"#
+             WHERE state <> 'revoked' GROUP BY backend, state ORDER BY backend, state"#
         )
         .fetch_all(&self.reads)
         .await

@@ -356,7 +356,7 @@ impl SqliteStore {
 
     pub(crate) async fn living(&self) -> Result<Vec<Living>, StoreError> {
         let sql = "SELECT backend, state, count(*) AS count, min(coalesce(revoking_at, due_at)) AS oldest FROM leases
-            WHERE due_at IS NOT NULL GROUP BY backend, state ORDER BY backend, state";
+            WHERE state <> 'revoked' GROUP BY backend, state ORDER BY backend, state";
         let read = |row: &Row<'_>| {
             Ok(Living {
                 backend: row.get("backend")?,
