@@ -4,6 +4,7 @@
 //! used is kept in the database, in the transaction that used it. A second process on the
 //! same file is refused.
 
+mod inventory;
 mod read;
 mod schema;
 mod tx;
