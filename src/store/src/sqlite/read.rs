@@ -3,10 +3,7 @@
 //! Invariant: a column of the wrong type is an error; what a text means is judged in `row.rs`.
 
 use dayfly_backend_sdk::Timestamp;
-use dayfly_lease::{
-    Counts, Lease, LeaseId, ReplicaId, StoreError, Task, TaskId,
-    audit::{Head, Record},
-};
+use dayfly_lease::{Counts, Lease, LeaseId, ReplicaId, StoreError, Task, TaskId, audit::Head};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
