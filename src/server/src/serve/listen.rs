@@ -53,10 +53,14 @@ pub async fn listen(
     let service =
         http::router(Arc::clone(broker)).into_make_service_with_connect_info::<SocketAddr>();
     let handle = Handle::new();
+    // Answers with a secret go out in two writes (http/handover.rs); Nagle's algorithm would
+    // hold the second back until the first is acknowledged.
     let (server, tls) = match tls {
         None => {
-            let mut server =
-                axum_server::from_tcp(listener).map_err(failed)?.handle(handle.clone());
+            let mut server = axum_server::from_tcp(listener)
+                .map_err(failed)?
+                .acceptor(NoDelayAcceptor::new())
+                .handle(handle.clone());
             bound(server.http_builder());
             (spawn(server.serve(service)), None)
         }
@@ -64,8 +68,6 @@ pub async fn listen(
             let config = RustlsConfig::from_pem_file(&files.cert_file, &files.key_file)
                 .await
                 .map_err(ServeError::Tls)?;
-            // Answers with a secret go out in two writes (http/handover.rs); Nagle's algorithm
-            // would hold the second back until the first is acknowledged.
             let acceptor = RustlsAcceptor::new(config.clone()).acceptor(NoDelayAcceptor::new());
             let mut server = axum_server::from_tcp(listener)
                 .map_err(failed)?
