@@ -224,7 +224,8 @@ impl Broker {
         let options = SqliteOptions { path: self.path().join("dayfly.db") };
         let store = SqliteStore::open_for_reading(&options, Arc::new(SystemClock)).unwrap();
         let store = AnyStore::Sqlite(store);
-        store.list_api_keys("k_".to_owned(), String::new(), 1_000).await.unwrap()
+        let keys = store.list_api_keys("k_".to_owned(), String::new(), 1_000).await.unwrap();
+        keys.into_iter().map(|(handle, _)| handle).collect()
     }
 
     /// Starts the process, after a crash again, and waits until it is ready.

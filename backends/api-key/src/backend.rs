@@ -8,7 +8,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use dayfly_backend_sdk::{
     Backend, CanaryReport, CanaryStep, Capabilities, Credential, Doomed, Error, ErrorKind, Expiry,
-    Handle, HandlePrefix, Listing, Liveness, MintRequest, RenewRequest, Revocation, Template,
+    Handle, HandlePrefix, Listing, Liveness, Marker, MintRequest, RenewRequest, Revocation,
+    Template,
 };
 use serde_json::Value;
 
@@ -178,11 +179,24 @@ impl Backend for ApiKeyBackend {
     }
 
     async fn list(&self, after: Option<&Handle>, limit: u32) -> Result<Listing, Error> {
-        let mut handles = self.keys.list(&self.prefix, after, limit.saturating_add(1)).await?;
+        let mut credentials = self.keys.list(&self.prefix, after, limit.saturating_add(1)).await?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let more = handles.len() > limit;
-        handles.truncate(limit);
-        Ok(Listing { handles, more })
+        let more = credentials.len() > limit;
+        credentials.truncate(limit);
+        Ok(Listing { credentials, more })
+    }
+
+    /// The keys are in the installation's own store, so the prefix there is nobody else's, and
+    /// the store cannot be behind itself.
+    async fn marker(&self) -> Result<Option<Marker>, Error> {
+        Ok(Some(Marker { installation: self.keys.installation().await?, turn: 0 }))
+    }
+
+    async fn mark(&self, marker: &Marker) -> Result<(), Error> {
+        if self.keys.installation().await? == marker.installation {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Conflict, "the keys are another installation's"))
     }
 
     async fn canary(&self, handle: &Handle, template: &Template) -> CanaryReport {

@@ -9,7 +9,8 @@ use std::{
 };
 
 use async_trait::async_trait;
-use dayfly_backend_sdk::{Error, Handle, HandlePrefix, Timestamp};
+use dayfly_backend_sdk::{Error, Handle, HandlePrefix, Listed, Timestamp};
+use uuid::Uuid;
 
 use crate::{Insertion, KeyRecord, KeyStore};
 
@@ -86,14 +87,22 @@ impl KeyStore for MemoryKeyStore {
         prefix: &HandlePrefix,
         after: Option<&Handle>,
         limit: u32,
-    ) -> Result<Vec<Handle>, Error> {
+    ) -> Result<Vec<Listed>, Error> {
         let state = self.state();
         let lower = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let under = state.keys.range((lower, Bound::Unbounded)).map(|(handle, _)| handle);
+        let under = state.keys.range((lower, Bound::Unbounded));
+        let listed = |(handle, record): (&Handle, &KeyRecord)| Listed {
+            handle: handle.clone(),
+            expires_at: Some(record.expires_at),
+        };
         Ok(under
-            .filter(|handle| handle.as_str().starts_with(prefix.as_str()))
+            .filter(|(handle, _)| handle.as_str().starts_with(prefix.as_str()))
             .take(usize::try_from(limit).unwrap_or(usize::MAX))
-            .cloned()
+            .map(listed)
             .collect())
+    }
+
+    async fn installation(&self) -> Result<Uuid, Error> {
+        Ok(Uuid::nil())
     }
 }

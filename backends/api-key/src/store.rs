@@ -6,7 +6,8 @@
 use std::fmt;
 
 use async_trait::async_trait;
-use dayfly_backend_sdk::{Error, Handle, HandlePrefix, Timestamp};
+use dayfly_backend_sdk::{Error, Handle, HandlePrefix, Listed, Timestamp};
+use uuid::Uuid;
 
 /// One key, without the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,11 +59,14 @@ pub trait KeyStore: Send + Sync + fmt::Debug {
     /// Moves an expiry, later or earlier; `false` when there is no such key.
     async fn extend(&self, handle: &Handle, until: Timestamp) -> Result<bool, Error>;
 
-    /// Up to `limit` handles under `prefix`, in byte order, after `after`.
+    /// Up to `limit` keys under `prefix`, in the byte order of their handles, after `after`.
     async fn list(
         &self,
         prefix: &HandlePrefix,
         after: Option<&Handle>,
         limit: u32,
-    ) -> Result<Vec<Handle>, Error>;
+    ) -> Result<Vec<Listed>, Error>;
+
+    /// The installation that the store is of.
+    async fn installation(&self) -> Result<Uuid, Error>;
 }

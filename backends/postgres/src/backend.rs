@@ -14,10 +14,13 @@ use std::{
 use async_trait::async_trait;
 use dayfly_backend_sdk::{
     Backend, CanaryReport, Capabilities, Credential, Doomed, Error, ErrorKind, Expiry, Handle,
-    HandlePrefix, Listing, Liveness, MintRequest, RenewRequest, Revocation, Secret, Template,
+    HandlePrefix, Listed, Listing, Liveness, Marker, MintRequest, RenewRequest, Revocation, Secret,
+    Template, Timestamp,
 };
 use ring::rand::SystemRandom;
 use serde_json::Value;
+
+use sqlx::postgres::PgRow;
 
 use crate::{
     canary,
@@ -25,7 +28,7 @@ use crate::{
     connection::Server,
     credential::{Address, random_password},
     error::Failure,
-    mint,
+    marker, mint,
     quote::{Literal, Sql},
     revoke::{self, column},
     scram,
@@ -118,13 +121,23 @@ impl PostgresBackend {
         Ok((password, verifier))
     }
 
+    fn listed(&self, row: &PgRow) -> Result<Option<Listed>, Failure> {
+        let name: String = column(row, 0)?;
+        let until: Option<i64> = column(row, 1)?;
+        // VALID UNTIL is one skew later than the lease's expiry.
+        let expires_at = until.map(|micros| Timestamp::from_micros(micros).minus(self.skew));
+        Ok(Handle::parse(name).ok().map(|handle| Listed { handle, expires_at }))
+    }
+
     fn listing(&self, after: Option<&Handle>, limit: u32) -> Result<Sql, Failure> {
         // Exactly the shape of our handles: an account or a group of somebody's that happens
         // to begin like them must not be swept away. A prefix has no special characters.
         let shape = Literal::new(&format!("^{}[a-z2-7]{{26}}$", self.prefix.as_str()))?;
         let after = Literal::new(after.map_or("", Handle::as_str))?;
         Ok(Sql::new()
-            .text("SELECT rolname::pg_catalog.text FROM pg_catalog.pg_roles")
+            .text("SELECT rolname::pg_catalog.text, CASE WHEN pg_catalog.isfinite(rolvaliduntil)")
+            .text(" THEN (EXTRACT(epoch FROM rolvaliduntil) * 1000000)::pg_catalog.int8 END")
+            .text(" FROM pg_catalog.pg_roles")
             .text(" WHERE pg_catalog.starts_with(rolname::pg_catalog.text, ")
             .literal(&Literal::new(self.prefix.as_str())?)
             .text(") AND rolname::pg_catalog.text ~ ")
@@ -201,15 +214,23 @@ impl Backend for PostgresBackend {
         let doing = "the roles could not be listed";
         let sql = self.listing(after, limit).map_err(|failure| failure.into_error(doing))?;
         let rows = self.server.run(&sql).await.map_err(|failure| failure.into_error(doing))?;
-        let mut handles = Vec::with_capacity(rows.len());
+        let mut credentials = Vec::with_capacity(rows.len());
         for row in &rows {
-            let name: String = column(row, 0).map_err(|failure| failure.into_error(doing))?;
-            handles.extend(Handle::parse(name).ok());
+            let listed = self.listed(row).map_err(|failure| failure.into_error(doing))?;
+            credentials.extend(listed);
         }
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let more = handles.len() > limit;
-        handles.truncate(limit);
-        Ok(Listing { handles, more })
+        let more = credentials.len() > limit;
+        credentials.truncate(limit);
+        Ok(Listing { credentials, more })
+    }
+
+    async fn marker(&self) -> Result<Option<Marker>, Error> {
+        marker::read(&self.server, &self.prefix).await
+    }
+
+    async fn mark(&self, marker: &Marker) -> Result<(), Error> {
+        marker::write(&self.server, &self.prefix, marker).await
     }
 
     async fn canary(&self, handle: &Handle, template: &Template) -> CanaryReport {

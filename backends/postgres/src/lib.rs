@@ -9,6 +9,7 @@ mod config;
 mod connection;
 mod credential;
 mod error;
+mod marker;
 mod mint;
 mod quote;
 mod revoke;

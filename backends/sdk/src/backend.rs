@@ -49,8 +49,18 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// has one entry for each of `doomed`, in its order.
     async fn verify(&self, doomed: &[Doomed]) -> Result<Vec<Liveness>, Error>;
 
-    /// Up to `limit` handles under our prefix, in order, after `after`.
+    /// Up to `limit` credentials under our prefix, in the order of their handles, after
+    /// `after`.
     async fn list(&self, after: Option<&Handle>, limit: u32) -> Result<Listing, Error>;
+
+    /// Whose prefix this is, as the backend itself has it; none where nobody has claimed it.
+    async fn marker(&self) -> Result<Option<Marker>, Error>;
+
+    /// Makes or moves the marker.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] when another installation's stands there: it is never replaced.
+    async fn mark(&self, marker: &Marker) -> Result<(), Error>;
 
     /// Mints, uses, revokes and verifies under `handle`: a ping proves nothing.
     async fn canary(&self, handle: &Handle, template: &Template) -> CanaryReport;
@@ -214,11 +224,45 @@ pub enum Liveness {
     Live,
 }
 
+/// Says at the backend which installation owns a prefix. Two that shared one would each end
+/// the other's credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marker {
+    /// The installation's id.
+    pub installation: Uuid,
+    /// Its last sweep, as the store counted them. A store that has not come as far has lost
+    /// commits or was restored from an old copy.
+    pub turn: u64,
+}
+
+impl Marker {
+    /// As text, for backends that keep it in a comment or a description.
+    pub fn to_text(&self) -> String {
+        format!("dayfly installation={} turn={}", self.installation, self.turn)
+    }
+
+    /// The marker that [`Marker::to_text`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix("dayfly installation=")?;
+        let (installation, turn) = rest.split_once(" turn=")?;
+        Some(Self { installation: installation.parse().ok()?, turn: turn.parse().ok()? })
+    }
+}
+
+/// One credential that a backend has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name.
+    pub handle: Handle,
+    /// The lease's expiry that it was last minted or renewed for, where its own expiry tells.
+    pub expires_at: Option<Timestamp>,
+}
+
 /// A page of [`Backend::list`].
 #[derive(Debug, Default)]
 pub struct Listing {
-    /// Handles in order.
-    pub handles: Vec<Handle>,
+    /// In the order of their handles.
+    pub credentials: Vec<Listed>,
     /// Whether there may be more after the last of them.
     pub more: bool,
 }

@@ -15,8 +15,8 @@ mod timestamp;
 pub mod testkit;
 
 pub use backend::{
-    Backend, CanaryReport, CanaryStep, Credential, Doomed, Field, Listing, Liveness, MintRequest,
-    Plan, RenewRequest, Revocation, Template,
+    Backend, CanaryReport, CanaryStep, Credential, Doomed, Field, Listed, Listing, Liveness,
+    Marker, MintRequest, Plan, RenewRequest, Revocation, Template,
 };
 pub use capability::{Belt, Capabilities, Expiry};
 pub use error::{Error, ErrorKind, Retry};

@@ -14,14 +14,14 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::{
-    Backend, Credential, Doomed, ErrorKind, Expiry, Handle, Liveness, MintRequest, Plan,
+    Backend, Credential, Doomed, ErrorKind, Expiry, Handle, Liveness, Marker, MintRequest, Plan,
     RenewRequest, Revocation, Template, Timestamp,
 };
 
 mod steps;
 
 /// The steps of the suite, in their order.
-pub const STEPS: [&str; 10] = [
+pub const STEPS: [&str; 11] = [
     "lifecycle",
     "taken_name",
     "foreign_template",
@@ -29,6 +29,7 @@ pub const STEPS: [&str; 10] = [
     "native_expiry",
     "renew",
     "list",
+    "marker",
     "batch",
     "session_kill",
     "canary",
@@ -171,6 +172,7 @@ pub async fn run(subject: &Subject<'_>) -> Result<Vec<&'static str>, Failure> {
             "native_expiry" => steps::native_expiry(subject).await,
             "renew" => steps::renew(subject).await,
             "list" => steps::list(subject).await,
+            "marker" => steps::marker(subject).await,
             "batch" => steps::batch(subject).await,
             "session_kill" => steps::session_kill(subject).await,
             "canary" => steps::canary(subject).await,

@@ -15,8 +15,8 @@ use std::{
 use async_trait::async_trait;
 use dayfly_backend_sdk::{
     Backend, CanaryReport, Capabilities, Credential, Doomed, Error, ErrorKind, Expiry, Handle,
-    HandlePrefix, Listing, Liveness, MintRequest, Plan, RenewRequest, Revocation, Secret, Template,
-    Timestamp,
+    HandlePrefix, Listed, Listing, Liveness, Marker, MintRequest, Plan, RenewRequest, Revocation,
+    Secret, Template, Timestamp,
 };
 use dayfly_lease::{
     Cause, Engine, Lease, MintError, NewTask, Order, ReplicaId, Settings, State, Store,
@@ -46,6 +46,7 @@ struct Fake {
     live: Mutex<BTreeSet<Handle>>,
     mood: Mutex<Mood>,
     poisoned: Mutex<BTreeSet<Handle>>,
+    marker: Mutex<Option<Marker>>,
     mint_takes: Duration,
 }
 
@@ -69,6 +70,7 @@ impl Fake {
             live: Mutex::default(),
             mood: Mutex::default(),
             poisoned: Mutex::default(),
+            marker: Mutex::default(),
             mint_takes,
         })
     }
@@ -144,8 +146,19 @@ impl Backend for Fake {
         Ok(doomed.iter().map(of).collect())
     }
 
+    async fn marker(&self) -> Result<Option<Marker>, Error> {
+        Ok(self.marker.lock().unwrap().clone())
+    }
+
+    async fn mark(&self, marker: &Marker) -> Result<(), Error> {
+        *self.marker.lock().unwrap() = Some(marker.clone());
+        Ok(())
+    }
+
     async fn list(&self, _after: Option<&Handle>, _limit: u32) -> Result<Listing, Error> {
-        Ok(Listing { handles: self.live.lock().unwrap().iter().cloned().collect(), more: false })
+        let live = self.live.lock().unwrap();
+        let listed = |handle: &Handle| Listed { handle: handle.clone(), expires_at: None };
+        Ok(Listing { credentials: live.iter().map(listed).collect(), more: false })
     }
 
     async fn canary(&self, _handle: &Handle, _template: &Template) -> CanaryReport {

@@ -4,9 +4,10 @@
 
 use async_trait::async_trait;
 use dayfly_backend_api_key::{Insertion, KeyRecord, KeyStore};
-use dayfly_backend_sdk::{Error, ErrorKind, Handle, HandlePrefix, Timestamp};
+use dayfly_backend_sdk::{Error, ErrorKind, Handle, HandlePrefix, Listed, Timestamp};
 use dayfly_lease::StoreError;
 use dayfly_store::{AnyStore, ApiKey, ApiKeyAdded};
+use uuid::Uuid;
 
 /// The store as the backend sees it.
 #[derive(Clone, Debug)]
@@ -88,9 +89,16 @@ impl KeyStore for StoredKeys {
         prefix: &HandlePrefix,
         after: Option<&Handle>,
         limit: u32,
-    ) -> Result<Vec<Handle>, Error> {
+    ) -> Result<Vec<Listed>, Error> {
         let after = after.map_or_else(String::new, |handle| handle.as_str().to_owned());
         let listed = self.0.list_api_keys(prefix.as_str().to_owned(), after, limit).await;
-        listed.map_err(failed)?.into_iter().map(handle).collect()
+        let listed = listed.map_err(failed)?.into_iter();
+        listed
+            .map(|(name, at)| Ok(Listed { handle: handle(name)?, expires_at: Some(at) }))
+            .collect()
+    }
+
+    async fn installation(&self) -> Result<Uuid, Error> {
+        self.0.installation().await.map_err(failed)
     }
 }

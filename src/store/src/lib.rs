@@ -165,13 +165,14 @@ impl AnyStore {
         }
     }
 
-    /// Up to `limit` handles of API keys that begin with `prefix`, after `after`, in order.
+    /// Up to `limit` API keys whose handles begin with `prefix`, after `after`, in order, with
+    /// their expiries.
     pub async fn list_api_keys(
         &self,
         prefix: String,
         after: String,
         limit: u32,
-    ) -> Result<Vec<String>, StoreError> {
+    ) -> Result<Vec<(String, Timestamp)>, StoreError> {
         match self {
             Self::Postgres(store) => store.list_api_keys(prefix, after, limit).await,
             Self::Sqlite(store) => store.list_api_keys(prefix, after, limit).await,

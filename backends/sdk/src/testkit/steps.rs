@@ -3,8 +3,8 @@
 //! Invariant: each step makes names of its own and leaves nothing alive when it holds.
 
 use super::{
-    BTreeSet, Duration, ErrorKind, Expiry, Failure, Handle, Liveness, MintRequest, Plan,
-    RenewRequest, Subject, Template, chain, ensure,
+    BTreeSet, Duration, ErrorKind, Expiry, Failure, Handle, Liveness, Marker, MintRequest, Plan,
+    RenewRequest, Subject, Template, Timestamp, Uuid, chain, ensure,
 };
 
 const LONG: Duration = Duration::from_mins(10);
@@ -120,9 +120,20 @@ pub(super) async fn list(subject: &Subject<'_>) -> Result<(), Failure> {
     loop {
         let page = subject.backend.list(seen.last(), 2).await;
         let page = page.map_err(|error| Failure::new(format!("list: {}", chain(&error))))?;
-        ensure(page.handles.len() <= 2, "a page holds no more than its limit")?;
-        ensure(!page.more || !page.handles.is_empty(), "a page before the last is not empty")?;
-        seen.extend(page.handles);
+        if matches!(subject.backend.capabilities().expiry, Expiry::Native { .. }) {
+            let now = subject.login.now().await;
+            // Minted for LONG from some seconds ago at most.
+            let about = |at: Timestamp| {
+                let ahead = at.since(now);
+                ahead <= LONG && ahead + Duration::from_mins(1) >= LONG
+            };
+            let told = page.credentials.iter().all(|one| one.expires_at.is_some_and(about));
+            ensure(told, "the list tells each credential's expiry")?;
+        }
+        let handles: Vec<Handle> = page.credentials.into_iter().map(|one| one.handle).collect();
+        ensure(handles.len() <= 2, "a page holds no more than its limit")?;
+        ensure(!page.more || !handles.is_empty(), "a page before the last is not empty")?;
+        seen.extend(handles);
         if !page.more {
             break;
         }
@@ -134,7 +145,35 @@ pub(super) async fn list(subject: &Subject<'_>) -> Result<(), Failure> {
     clean(subject, &ours.iter().collect::<Vec<_>>()).await?;
     let after = subject.backend.list(None, 10).await;
     let after = after.map_err(|error| Failure::new(format!("list: {}", chain(&error))))?;
-    ensure(after.handles.is_empty() && !after.more, "the list is empty after the revocation")
+    ensure(after.credentials.is_empty() && !after.more, "the list is empty after the revocation")
+}
+
+/// The prefix has one owner: what the first wrote stands against any other.
+pub(super) async fn marker(subject: &Subject<'_>) -> Result<(), Failure> {
+    let read = async || {
+        let found = subject.backend.marker().await;
+        found.map_err(|error| Failure::new(format!("marker: {}", chain(&error))))
+    };
+    let before = read().await?;
+    let installation = before.as_ref().map_or(Uuid::from_u128(7), |found| found.installation);
+    for turn in [3, 4] {
+        let marker = Marker { installation, turn };
+        let marked = subject.backend.mark(&marker).await;
+        marked.map_err(|error| Failure::new(format!("mark: {}", chain(&error))))?;
+    }
+    let found = read().await?;
+    let ours = found.as_ref().map(|found| found.installation) == Some(installation);
+    ensure(ours, "the marker is read back")?;
+    let foreign = Marker { installation: Uuid::from_u128(8), turn: 9 };
+    match subject.backend.mark(&foreign).await {
+        Ok(()) => return Err(Failure::new("another installation's marker was replaced")),
+        Err(error) if error.kind() == ErrorKind::Conflict => {}
+        Err(error) => return Err(Failure::new(format!("not a conflict: {}", chain(&error)))),
+    }
+    ensure(read().await? == found, "a refused marker changes nothing")?;
+    let listed = subject.backend.list(None, 10).await;
+    let listed = listed.map_err(|error| Failure::new(format!("list: {}", chain(&error))))?;
+    ensure(listed.credentials.is_empty(), "the marker is no credential")
 }
 
 /// A batch with a member that never was ends all the others.

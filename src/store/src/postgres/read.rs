@@ -315,9 +315,9 @@ impl PostgresStore {
         prefix: String,
         after: String,
         limit: u32,
-    ) -> Result<Vec<String>, StoreError> {
-        sqlx::query_scalar!(
-            r#"SELECT handle FROM api_keys
+    ) -> Result<Vec<(String, Timestamp)>, StoreError> {
+        let rows = sqlx::query!(
+            r#"SELECT handle, expires_at FROM api_keys
              WHERE starts_with(handle, $1) AND handle COLLATE "C" > $2
              ORDER BY handle COLLATE "C" LIMIT $3"#,
             prefix,
@@ -326,7 +326,8 @@ impl PostgresStore {
         )
         .fetch_all(&self.reads)
         .await
-        .map_err(unavailable)
+        .map_err(unavailable)?;
+        Ok(rows.into_iter().map(|row| (row.handle, row.expires_at.into())).collect())
     }
 
     pub(crate) async fn forget_replayed(&self) -> Result<u64, StoreError> {

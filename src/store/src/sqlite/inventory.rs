@@ -270,11 +270,13 @@ impl SqliteStore {
         prefix: String,
         after: String,
         limit: u32,
-    ) -> Result<Vec<String>, StoreError> {
+    ) -> Result<Vec<(String, Timestamp)>, StoreError> {
         self.read(move |connection| {
-            let sql = "SELECT handle FROM api_keys
+            let sql = "SELECT handle, expires_at FROM api_keys
                 WHERE substr(handle, 1, length(?1)) = ?1 AND handle > ?2 ORDER BY handle LIMIT ?3";
-            rows(connection, sql, params![prefix, after, limit], |row| row.get(0))
+            rows(connection, sql, params![prefix, after, limit], |row| {
+                Ok((row.get(0)?, Timestamp::from_micros(row.get(1)?)))
+            })
         })
         .await
     }
