@@ -5,7 +5,27 @@
 CREATE TABLE installation (
     only_one boolean PRIMARY KEY DEFAULT true CHECK (only_one),
     id uuid NOT NULL,
-    created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    suspended_at timestamptz,
+    suspended_reason text,
+    hold_from timestamptz,
+    hold_to timestamptz,
+    hold_until timestamptz,
+    -- What the store's server is recognised by: its system identifier and timeline. Another
+    -- one is a server that was promoted or restored, and may lack commits.
+    server text,
+    CHECK ((suspended_at IS NULL) = (suspended_reason IS NULL)),
+    CHECK ((hold_from IS NULL) = (hold_to IS NULL) AND (hold_from IS NULL) = (hold_until IS NULL))
+);
+
+INSERT INTO installation (id) VALUES (gen_random_uuid());
+
+-- How many sweeps of each backend have begun. The backend's marker remembers the last one, so
+-- that a store that has not come as far is known to have lost commits.
+CREATE TABLE sweeps (
+    backend text PRIMARY KEY,
+    turn bigint NOT NULL CHECK (turn > 0),
+    began_at timestamptz NOT NULL
 );
 
 CREATE TABLE tasks (
@@ -34,7 +54,7 @@ CREATE TABLE leases (
     decision_chain uuid NOT NULL,
     decision_seq bigint NOT NULL,
     epoch bigint NOT NULL,
-    state text NOT NULL CHECK (state IN ('pending', 'active', 'revoking', 'revoked')),
+    state text NOT NULL CHECK (state IN ('pending', 'active', 'revoking', 'revoked', 'abandoned')),
     issued_at timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,
     max_expires_at timestamptz NOT NULL,
@@ -56,25 +76,32 @@ CREATE TABLE leases (
     renewable boolean NOT NULL,
     belts text[] NOT NULL,
     plan jsonb NOT NULL,
+    abandon_by text,
+    abandon_reason text,
+    abandon_at timestamptz,
     quarantined text,
     UNIQUE (backend, handle),
     -- Never "0 means for ever" (CVE-2021-32923): an expiry is there, after the beginning and
     -- within its maximum.
     CHECK (expires_at > issued_at AND expires_at <= max_expires_at),
     CHECK ((state = 'active') <= (activated_at IS NOT NULL)),
-    CHECK ((cause IS NOT NULL) = (state IN ('revoking', 'revoked'))),
-    CHECK ((revoking_at IS NOT NULL) = (state IN ('revoking', 'revoked'))),
-    CHECK ((revoked_at IS NOT NULL) = (state = 'revoked')),
+    CHECK ((cause IS NOT NULL) = (state IN ('revoking', 'revoked', 'abandoned'))),
+    CHECK ((revoking_at IS NOT NULL) = (state IN ('revoking', 'revoked', 'abandoned'))),
+    CHECK ((revoked_at IS NOT NULL) = (state IN ('revoked', 'abandoned'))),
     -- Whatever may be alive has a scheduled death.
-    CHECK ((due_at IS NULL) = (state = 'revoked')),
+    CHECK ((due_at IS NULL) = (state IN ('revoked', 'abandoned'))),
     CHECK ((claim_owner IS NULL) = (claim_until IS NULL)),
-    CHECK ((claim_since IS NULL) = (claim_until IS NULL))
+    CHECK ((claim_since IS NULL) = (claim_until IS NULL)),
+    CHECK ((abandon_by IS NULL) = (abandon_at IS NULL)),
+    CHECK ((abandon_reason IS NULL) = (abandon_at IS NULL))
 );
 CREATE INDEX leases_due ON leases (backend, due_at) WHERE due_at IS NOT NULL AND quarantined IS NULL;
 CREATE INDEX leases_of_task ON leases (task);
 -- Covers the count of what may live, which every scrape of the metrics asks for.
-CREATE INDEX leases_living ON leases (backend, state, revoking_at, due_at) WHERE state <> 'revoked';
-CREATE INDEX leases_by_state ON leases (state, id DESC) WHERE state <> 'revoked';
+CREATE INDEX leases_living ON leases (backend, state, revoking_at, due_at) WHERE state IN ('pending', 'active', 'revoking');
+CREATE INDEX leases_by_state ON leases (state, id DESC) WHERE state IN ('pending', 'active', 'revoking');
+CREATE INDEX leases_ended ON leases (revoked_at) WHERE revoked_at IS NOT NULL;
+CREATE INDEX leases_claimed ON leases (claim_owner) WHERE claim_owner IS NOT NULL;
 
 CREATE TABLE idempotency_keys (
     task uuid NOT NULL REFERENCES tasks,

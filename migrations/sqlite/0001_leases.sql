@@ -11,7 +11,25 @@ INSERT INTO clock VALUES (1, 0);
 CREATE TABLE installation (
     only_one INTEGER PRIMARY KEY CHECK (only_one = 1),
     id BLOB NOT NULL CHECK (length(id) = 16),
-    created_at INTEGER NOT NULL
+    created_at INTEGER NOT NULL,
+    suspended_at INTEGER,
+    suspended_reason TEXT,
+    hold_from INTEGER,
+    hold_to INTEGER,
+    hold_until INTEGER,
+    CHECK ((suspended_at IS NULL) = (suspended_reason IS NULL)),
+    CHECK ((hold_from IS NULL) = (hold_to IS NULL) AND (hold_from IS NULL) = (hold_until IS NULL))
+) STRICT;
+
+INSERT INTO installation (only_one, id, created_at)
+VALUES (1, randomblob(16), unixepoch() * 1000000);
+
+-- How many sweeps of each backend have begun. The backend's marker remembers the last one, so
+-- that a store that has not come as far is known to have lost commits.
+CREATE TABLE sweeps (
+    backend TEXT PRIMARY KEY,
+    turn INTEGER NOT NULL CHECK (turn > 0),
+    began_at INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE tasks (
@@ -40,7 +58,7 @@ CREATE TABLE leases (
     decision_chain BLOB NOT NULL,
     decision_seq INTEGER NOT NULL,
     epoch INTEGER NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('pending', 'active', 'revoking', 'revoked')),
+    state TEXT NOT NULL CHECK (state IN ('pending', 'active', 'revoking', 'revoked', 'abandoned')),
     issued_at INTEGER NOT NULL,
     expires_at INTEGER NOT NULL,
     max_expires_at INTEGER NOT NULL,
@@ -62,23 +80,30 @@ CREATE TABLE leases (
     renewable INTEGER NOT NULL,
     belts TEXT NOT NULL,
     plan TEXT NOT NULL,
+    abandon_by TEXT,
+    abandon_reason TEXT,
+    abandon_at INTEGER,
     quarantined TEXT,
     UNIQUE (backend, handle),
     CHECK (expires_at > issued_at AND expires_at <= max_expires_at),
     CHECK (state <> 'active' OR activated_at IS NOT NULL),
-    CHECK ((cause IS NOT NULL) = (state IN ('revoking', 'revoked'))),
-    CHECK ((revoking_at IS NOT NULL) = (state IN ('revoking', 'revoked'))),
-    CHECK ((revoked_at IS NOT NULL) = (state = 'revoked')),
+    CHECK ((cause IS NOT NULL) = (state IN ('revoking', 'revoked', 'abandoned'))),
+    CHECK ((revoking_at IS NOT NULL) = (state IN ('revoking', 'revoked', 'abandoned'))),
+    CHECK ((revoked_at IS NOT NULL) = (state IN ('revoked', 'abandoned'))),
     -- Whatever may be alive has a scheduled death.
-    CHECK ((due_at IS NULL) = (state = 'revoked')),
+    CHECK ((due_at IS NULL) = (state IN ('revoked', 'abandoned'))),
     CHECK ((claim_owner IS NULL) = (claim_until IS NULL)),
-    CHECK ((claim_since IS NULL) = (claim_until IS NULL))
+    CHECK ((claim_since IS NULL) = (claim_until IS NULL)),
+    CHECK ((abandon_by IS NULL) = (abandon_at IS NULL)),
+    CHECK ((abandon_reason IS NULL) = (abandon_at IS NULL))
 ) STRICT;
 CREATE INDEX leases_due ON leases (backend, due_at) WHERE due_at IS NOT NULL AND quarantined IS NULL;
 CREATE INDEX leases_of_task ON leases (task);
 -- Covers the count of what may live, which every scrape of the metrics asks for.
-CREATE INDEX leases_living ON leases (backend, state, revoking_at, due_at) WHERE state <> 'revoked';
-CREATE INDEX leases_by_state ON leases (state, id DESC) WHERE state <> 'revoked';
+CREATE INDEX leases_living ON leases (backend, state, revoking_at, due_at) WHERE state IN ('pending', 'active', 'revoking');
+CREATE INDEX leases_by_state ON leases (state, id DESC) WHERE state IN ('pending', 'active', 'revoking');
+CREATE INDEX leases_ended ON leases (revoked_at) WHERE revoked_at IS NOT NULL;
+CREATE INDEX leases_claimed ON leases (claim_owner) WHERE claim_owner IS NOT NULL;
 
 CREATE TABLE idempotency_keys (
     task BLOB NOT NULL REFERENCES tasks,

@@ -34,7 +34,8 @@ pub struct Lease {
     pub backend: String,
     /// The name that the credential has at its backend. Not a secret.
     pub handle: String,
-    /// `pending`, `active`, `revoking`, `revoked` or `expired`.
+    /// `pending`, `active`, `revoking`, `revoked` (verified dead) or `abandoned` (given up by
+    /// two people).
     pub state: String,
     /// Why it ends or ended: `expired`, `task_completed`, `requested`, …
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -137,7 +138,7 @@ pub struct RevokeLease {
 pub struct Revoked {
     /// The lease's id.
     pub id: String,
-    /// `revoking`, `revoked` or `expired`.
+    /// `revoking`, `revoked` or `abandoned`.
     pub state: String,
     /// Why it ends: the first cause stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -82,6 +82,9 @@ pub struct LeaseCounts {
     pub revoking: u64,
     /// Verified dead.
     pub revoked: u64,
+    /// Given up by two people: nothing proves that they are dead.
+    #[serde(default)]
+    pub abandoned: u64,
 }
 
 /// How a task ended, in its owner's words.
@@ -113,7 +116,8 @@ pub struct CompleteTask {
 pub struct Completed {
     /// The task's id.
     pub id: String,
-    /// `completed`, `failed`, `cancelled`, or `revoking` while a credential may live.
+    /// `completed`, `failed`, `cancelled`; `revoking` while a credential may live; `abandoned`
+    /// when one was given up by two people and nothing proves that it is dead.
     pub state: String,
     /// What became of its leases.
     pub leases: LeaseCounts,

@@ -1,7 +1,8 @@
 //! What every store must do: the same suite for the one in memory and for the real ones.
 //!
 //! Invariant: each case asserts on what the store answers and on what it kept. Cases share a
-//! store and make their own tasks, so that they may run side by side.
+//! store and make their own tasks and backends; they run one after the other, since some of
+//! them pause the whole store for a while.
 
 #![expect(
     clippy::unwrap_used,
@@ -13,6 +14,7 @@
 )]
 
 mod cases;
+mod guards;
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,6 +28,13 @@ use crate::{
 
 /// Runs every case on `store`.
 pub async fn run(store: Arc<dyn Store>) {
+    run_beside_others(Arc::clone(&store)).await;
+    let suite = Suite { store, entropy: Arc::new(SystemEntropy::new()) };
+    guards::run(&suite).await;
+}
+
+/// Runs the cases that do not mind others on the same store.
+pub async fn run_beside_others(store: Arc<dyn Store>) {
     let suite = Suite { store, entropy: Arc::new(SystemEntropy::new()) };
     cases::run(&suite).await;
 }
@@ -129,7 +138,11 @@ impl Suite {
     async fn claim(&self, backend: &str, limit: u32, hold: Duration) -> Vec<Lease> {
         let owner = ReplicaId::new(self.now().await, self.entropy.as_ref());
         let backend = backend.to_owned();
-        self.leases(Write::Claim { backend, owner, limit, hold }).await
+        let claim = Write::Claim { backend, owner, limit, hold, believed: None };
+        match self.store.write(claim).await.expect("a claim is written") {
+            Written::Claimed { leases, .. } => leases,
+            other => panic!("answered {other:?}"),
+        }
     }
 
     async fn counts(&self, task: TaskId) -> Counts {

@@ -3,22 +3,33 @@
 //! Invariant: no backend is called for a lease whose intent is not durable, and no lease
 //! leaves the engine's care before its credential is verified dead.
 
+mod breaker;
 mod complete;
 mod mint;
 mod reap;
+mod recover;
 mod renew;
+mod sweep;
 
 pub use complete::Completion;
 pub use mint::{Delivery, MintError, Minted, Order};
+pub use recover::{Survey, SurveyError};
 pub use renew::{RenewError, Renewal};
+pub use sweep::{Owner, Sweep, SweepError};
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use dayfly_backend_sdk::Backend;
+use dayfly_backend_sdk::{Backend, Timestamp};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
-use crate::{Clock, Entropy, ReplicaId, Store};
+use crate::{Clock, Entropy, ReplicaId, Store, Write};
+
+use breaker::{Breaker, Pass};
 
 /// The engine's bounds.
 #[derive(Clone, Debug)]
@@ -46,6 +57,10 @@ pub struct Settings {
     pub mints_per_backend: usize,
     /// The reapers of one backend: a batch that hangs holds up one of them only.
     pub reapers_per_backend: usize,
+    /// How often each backend is swept for orphans, by whichever replica comes first.
+    pub sweep_every: Duration,
+    /// How long an unknown name is left alone before it is looked at again and ended.
+    pub sweep_grace: Duration,
 }
 
 impl Default for Settings {
@@ -62,6 +77,8 @@ impl Default for Settings {
             backoff_max: Duration::from_mins(15),
             mints_per_backend: 64,
             reapers_per_backend: 2,
+            sweep_every: Duration::from_secs(30),
+            sweep_grace: Duration::from_secs(5),
         }
     }
 }
@@ -70,15 +87,28 @@ impl Default for Settings {
 /// nobody else (I10).
 #[derive(Debug)]
 pub struct Line {
+    name: String,
     backend: Arc<dyn Backend>,
     wake: watch::Sender<u64>,
     mints: Semaphore,
+    breaker: Breaker,
+    owner: watch::Sender<Owner>,
 }
 
 impl Line {
     /// The backend.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend
+    }
+
+    /// Whose prefix the backend says it is.
+    pub fn owner(&self) -> Owner {
+        self.owner.borrow().clone()
+    }
+
+    /// Whether the backend is taken to be down, and only probed.
+    pub fn is_down(&self) -> bool {
+        self.breaker.is_open()
     }
 
     fn wake(&self) {
@@ -96,6 +126,8 @@ pub struct Engine {
     replica: ReplicaId,
     settings: Settings,
     deaths: watch::Sender<u64>,
+    /// The store's clock as last seen, and how long the process had been running then.
+    seen: Mutex<Option<(Timestamp, Duration)>>,
     shutdown: watch::Sender<bool>,
     /// What runs detached from its request: sagas, delivery marks, condemnations.
     detached: TaskTracker,
@@ -112,12 +144,16 @@ impl Engine {
         replica: ReplicaId,
         settings: Settings,
     ) -> Arc<Self> {
-        let line = |backend| Line {
+        let line = |name: &str, backend| Line {
+            name: name.to_owned(),
             backend,
             wake: watch::Sender::new(0),
             mints: Semaphore::new(settings.mints_per_backend),
+            breaker: Breaker::new(),
+            owner: watch::Sender::new(Owner::Unknown),
         };
-        let lines = backends.into_iter().map(|(name, backend)| (name, line(backend))).collect();
+        let lines = backends.into_iter();
+        let lines = lines.map(|(name, backend)| (name.clone(), line(&name, backend))).collect();
         Arc::new(Self {
             store,
             lines,
@@ -126,6 +162,7 @@ impl Engine {
             replica,
             settings,
             deaths: watch::Sender::new(0),
+            seen: Mutex::new(None),
             shutdown: watch::Sender::new(false),
             detached: TaskTracker::new(),
         })
@@ -161,6 +198,39 @@ impl Engine {
         if let Some(line) = self.lines.get(backend) {
             line.wake();
         }
+    }
+
+    /// The backends' names.
+    pub fn backends(&self) -> impl Iterator<Item = &str> {
+        self.lines.keys().map(String::as_str)
+    }
+
+    /// Gives back what this replica has claimed and will not finish: it stops.
+    pub async fn hand_back(&self) {
+        let write = Write::HandBack { owner: self.replica };
+        if let Err(error) = self.store.write(write).await {
+            // The claims end by themselves.
+            tracing::warn!(%error, "engine.hand_back.failed");
+        }
+    }
+
+    /// As far as the store's clock can be, by this replica's own reckoning.
+    fn believed(&self) -> Option<Timestamp> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.map(|(at, running)| at.plus(self.clock.running().saturating_sub(running)))
+    }
+
+    fn saw(&self, now: Timestamp) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        *seen = Some((now, self.clock.running()));
+    }
+
+    /// Around a hundred, so that replicas and leases that failed together do not come back
+    /// together.
+    fn percent(&self) -> u32 {
+        let mut random = [0_u8; 1];
+        self.entropy.fill(&mut random);
+        80 + u32::from(random[0]) * 40 / 255
     }
 
     /// Tells the loops to stop after what they are doing.

@@ -105,6 +105,36 @@ pub enum State {
         /// When that was verified.
         at: Timestamp,
     },
+    /// Two people gave up on it: nothing proves that the credential is dead. Its name stays
+    /// on the sweep's kill list.
+    Abandoned {
+        /// Why it was to die.
+        cause: Cause,
+        /// When the second of them agreed.
+        at: Timestamp,
+    },
+}
+
+/// A person's wish to give up on a lease whose revocation keeps failing. A second person must
+/// agree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Abandonment {
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+impl Abandonment {
+    /// A wish that nobody agreed to for so long is forgotten.
+    pub const VALID_FOR: Duration = Duration::from_hours(24);
+
+    /// Whether somebody can still agree.
+    pub fn stands(&self, now: Timestamp) -> bool {
+        now < self.at.plus(Self::VALID_FOR)
+    }
 }
 
 impl State {
@@ -115,6 +145,7 @@ impl State {
             Self::Active { .. } => "active",
             Self::Revoking { .. } => "revoking",
             Self::Revoked { .. } => "revoked",
+            Self::Abandoned { .. } => "abandoned",
         }
     }
 
@@ -122,7 +153,9 @@ impl State {
     pub fn cause(&self) -> Option<Cause> {
         match self {
             Self::Pending | Self::Active { .. } => None,
-            Self::Revoking { cause, .. } | Self::Revoked { cause, .. } => Some(*cause),
+            Self::Revoking { cause, .. }
+            | Self::Revoked { cause, .. }
+            | Self::Abandoned { cause, .. } => Some(*cause),
         }
     }
 }
@@ -199,6 +232,8 @@ pub struct Lease {
     pub error_class: Option<String>,
     /// Who is revoking it.
     pub claim: Option<Claim>,
+    /// Who wants to give up on it.
+    pub abandonment: Option<Abandonment>,
     /// All that revoking needs.
     pub plan: Plan,
 }
@@ -231,7 +266,7 @@ impl Lease {
                 let attempt = self.next_attempt_at.unwrap_or(since);
                 Some(self.claim.map_or(attempt, |claim| claim.until.max(attempt)))
             }
-            State::Revoked { .. } => None,
+            State::Revoked { .. } | State::Abandoned { .. } => None,
         }
     }
 
@@ -243,7 +278,10 @@ impl Lease {
             State::Active { delivered_at: None, .. } => {
                 (self.undelivered_at() <= now).then_some(Cause::Undelivered)
             }
-            State::Active { .. } | State::Revoking { .. } | State::Revoked { .. } => None,
+            State::Active { .. }
+            | State::Revoking { .. }
+            | State::Revoked { .. }
+            | State::Abandoned { .. } => None,
         }
     }
 
@@ -260,9 +298,9 @@ impl Lease {
         self.native_expires_at.map(|native| native.since(self.expires_at))
     }
 
-    /// Whether its credential may still be alive.
+    /// Whether its credential may still be alive and somebody is at work on it.
     pub fn may_live(&self) -> bool {
-        !matches!(self.state, State::Revoked { .. })
+        !matches!(self.state, State::Revoked { .. } | State::Abandoned { .. })
     }
 
     /// What a backend needs to end it.
@@ -280,9 +318,10 @@ impl Lease {
                 settle_at: None,
                 ..self.next()
             }),
-            State::Active { .. } | State::Revoking { .. } | State::Revoked { .. } => {
-                Err(Transition::State)
-            }
+            State::Active { .. }
+            | State::Revoking { .. }
+            | State::Revoked { .. }
+            | State::Abandoned { .. } => Err(Transition::State),
         }
     }
 
@@ -297,7 +336,8 @@ impl Lease {
             State::Pending
             | State::Active { .. }
             | State::Revoking { .. }
-            | State::Revoked { .. } => Err(Transition::State),
+            | State::Revoked { .. }
+            | State::Abandoned { .. } => Err(Transition::State),
         }
     }
 
@@ -317,7 +357,8 @@ impl Lease {
             State::Pending
             | State::Active { .. }
             | State::Revoking { .. }
-            | State::Revoked { .. } => Err(Transition::State),
+            | State::Revoked { .. }
+            | State::Abandoned { .. } => Err(Transition::State),
         }
     }
 
@@ -335,7 +376,8 @@ impl Lease {
             State::Pending
             | State::Active { .. }
             | State::Revoking { .. }
-            | State::Revoked { .. } => Err(Transition::State),
+            | State::Revoked { .. }
+            | State::Abandoned { .. } => Err(Transition::State),
         }
     }
 
@@ -348,7 +390,9 @@ impl Lease {
                 claim: None,
                 ..self.next()
             }),
-            State::Revoking { .. } | State::Revoked { .. } => Err(Transition::State),
+            State::Revoking { .. } | State::Revoked { .. } | State::Abandoned { .. } => {
+                Err(Transition::State)
+            }
         }
     }
 
@@ -361,7 +405,8 @@ impl Lease {
             State::Pending
             | State::Active { .. }
             | State::Revoking { .. }
-            | State::Revoked { .. } => Err(Transition::State),
+            | State::Revoked { .. }
+            | State::Abandoned { .. } => Err(Transition::State),
         }
     }
 
@@ -374,7 +419,8 @@ impl Lease {
             State::Pending
             | State::Active { .. }
             | State::Revoking { .. }
-            | State::Revoked { .. } => Err(Transition::State),
+            | State::Revoked { .. }
+            | State::Abandoned { .. } => Err(Transition::State),
         }
     }
 
@@ -397,7 +443,10 @@ impl Lease {
                 error_class: None,
                 ..self.next()
             }),
-            State::Pending | State::Active { .. } | State::Revoked { .. } => Err(Transition::State),
+            State::Pending
+            | State::Active { .. }
+            | State::Revoked { .. }
+            | State::Abandoned { .. } => Err(Transition::State),
         }
     }
 
@@ -412,7 +461,78 @@ impl Lease {
                 error_class: failure.map(str::to_owned).or_else(|| self.error_class.clone()),
                 ..self.next()
             }),
-            State::Pending | State::Active { .. } | State::Revoked { .. } => Err(Transition::State),
+            State::Pending
+            | State::Active { .. }
+            | State::Revoked { .. }
+            | State::Abandoned { .. } => Err(Transition::State),
+        }
+    }
+
+    /// Its claim is given back: somebody else may try at once.
+    pub fn hand_back(&self, now: Timestamp) -> Result<Self, Transition> {
+        match self.state {
+            State::Revoking { .. } if self.claim.is_some() => {
+                Ok(Self { claim: None, next_attempt_at: Some(now), ..self.next() })
+            }
+            State::Pending
+            | State::Active { .. }
+            | State::Revoking { .. }
+            | State::Revoked { .. }
+            | State::Abandoned { .. } => Err(Transition::State),
+        }
+    }
+
+    /// The backend has it, and for longer than the row knows: the store lost an activation or
+    /// a renewal. Within the maximum, and somebody has it.
+    pub fn adopt(&self, now: Timestamp, expires_at: Timestamp) -> Result<Self, Transition> {
+        match self.state {
+            State::Pending | State::Active { .. } => {
+                let expires_at = expires_at.max(self.expires_at).min(self.max_expires_at);
+                let activated_at = self.activated_at.unwrap_or(now);
+                let slack = self.exposure();
+                Ok(Self {
+                    expires_at,
+                    native_expires_at: slack.map(|slack| expires_at.plus(slack)),
+                    state: State::Active {
+                        activated_at,
+                        delivered_at: Some(self.delivered_at.unwrap_or(now)),
+                    },
+                    activated_at: Some(activated_at),
+                    delivered_at: Some(self.delivered_at.unwrap_or(now)),
+                    settle_at: None,
+                    ..self.next()
+                })
+            }
+            State::Revoking { .. } | State::Revoked { .. } | State::Abandoned { .. } => {
+                Err(Transition::State)
+            }
+        }
+    }
+
+    /// Somebody wants to give up on it. Only what is owed can be given up.
+    pub fn propose_abandoning(&self, wish: Abandonment) -> Result<Self, Transition> {
+        match self.state {
+            State::Revoking { .. } => Ok(Self { abandonment: Some(wish), ..self.next() }),
+            State::Pending
+            | State::Active { .. }
+            | State::Revoked { .. }
+            | State::Abandoned { .. } => Err(Transition::State),
+        }
+    }
+
+    /// A second person agrees: revoking → abandoned.
+    pub fn abandon(&self, now: Timestamp) -> Result<Self, Transition> {
+        match self.state {
+            State::Revoking { cause, .. } => Ok(Self {
+                state: State::Abandoned { cause, at: now },
+                next_attempt_at: None,
+                claim: None,
+                ..self.next()
+            }),
+            State::Pending
+            | State::Active { .. }
+            | State::Revoked { .. }
+            | State::Abandoned { .. } => Err(Transition::State),
         }
     }
 

@@ -15,18 +15,23 @@ mod ids;
 mod lease;
 pub mod memory;
 mod seams;
+mod standing;
 mod store;
 mod task;
 pub mod transact;
 
 pub use engine::{
-    Completion, Delivery, Engine, Line, MintError, Minted, Order, RenewError, Renewal, Settings,
+    Completion, Delivery, Engine, Line, MintError, Minted, Order, Owner, RenewError, Renewal,
+    Settings, Survey, SurveyError, Sweep, SweepError,
 };
 pub use ids::{IdError, LeaseId, ReplicaId, TaskId};
-pub use lease::{Cause, Claim, Decision, Lease, State, Transition};
+pub use lease::{Abandonment, Cause, Claim, Decision, Lease, State, Transition};
 pub use seams::{Clock, Entropy, SystemClock, SystemEntropy, spawn};
+pub use standing::{
+    CLOCK_TOLERANCE, HOLD_LEASES_MIN, HOLD_MAX, Hold, Spared, Standing, Suspension,
+};
 pub use store::{
-    Closed, Counts, IdempotencyKey, Intent, Owed, Refusal, Replay, Store, StoreError, Write,
-    Written,
+    Closed, Counts, IdempotencyKey, Intent, Owed, Refusal, Replay, Sighting, Store, StoreError,
+    Write, Written,
 };
 pub use task::{NewTask, Task, TaskEnd, TaskState};

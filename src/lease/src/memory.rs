@@ -3,17 +3,23 @@
 //! Invariant: it keeps what the real ones keep and nothing more; what a crash would lose
 //! there must not matter here.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use dayfly_backend_sdk::Timestamp;
 use tokio::sync::Mutex;
+use uuid::Uuid;
 
 use crate::{
-    Clock, Counts, Decision, IdempotencyKey, Lease, LeaseId, Replay, State, Store, StoreError,
-    Task, TaskId, TaskState, Write, Written,
+    Clock, Counts, Decision, IdempotencyKey, Lease, LeaseId, Replay, ReplicaId, Sighting, Spared,
+    Standing, State, Store, StoreError, Task, TaskId, TaskState, Write, Written,
     audit::{Chain, Entry, Record},
-    transact::{Tx, apply},
+    transact::{Share, Tx, apply},
 };
 
 /// Leases, tasks and audit in maps.
@@ -29,6 +35,9 @@ struct Rows {
     leases: BTreeMap<LeaseId, Lease>,
     keys: BTreeMap<(TaskId, String), ([u8; 32], LeaseId)>,
     replayed: BTreeMap<String, Timestamp>,
+    installation: Uuid,
+    standing: Standing,
+    turns: BTreeMap<String, (u64, Timestamp)>,
     records: Vec<Record>,
     chain: Chain,
 }
@@ -41,6 +50,9 @@ impl MemoryStore {
             leases: BTreeMap::new(),
             keys: BTreeMap::new(),
             replayed: BTreeMap::new(),
+            installation: Uuid::from_u128(1),
+            standing: Standing::default(),
+            turns: BTreeMap::new(),
             records: Vec::new(),
             chain,
         };
@@ -88,6 +100,7 @@ impl Store for MemoryStore {
                 State::Active { .. } => counts.active += 1,
                 State::Revoking { .. } => counts.revoking += 1,
                 State::Revoked { .. } => counts.revoked += 1,
+                State::Abandoned { .. } => counts.abandoned += 1,
             }
         }
         Ok(counts)
@@ -108,6 +121,41 @@ impl Store for MemoryStore {
     async fn now(&self) -> Result<Timestamp, StoreError> {
         Ok(self.clock.now())
     }
+
+    async fn installation(&self) -> Result<Uuid, StoreError> {
+        Ok(self.rows.lock().await.installation)
+    }
+
+    async fn standing(&self) -> Result<Standing, StoreError> {
+        Ok(self.rows.lock().await.standing.clone())
+    }
+
+    async fn turn(&self, backend: &str) -> Result<u64, StoreError> {
+        Ok(self.rows.lock().await.turns.get(backend).map_or(0, |(turn, _)| *turn))
+    }
+
+    async fn sightings(&self, ids: &[LeaseId]) -> Result<Vec<Sighting>, StoreError> {
+        let rows = self.rows.lock().await;
+        let seen = |lease: &Lease| Sighting {
+            lease: lease.id,
+            backend: lease.backend.clone(),
+            may_live: lease.may_live(),
+        };
+        Ok(ids.iter().filter_map(|id| rows.leases.get(id)).map(seen).collect())
+    }
+
+    async fn living_of(
+        &self,
+        backend: &str,
+        after: Option<LeaseId>,
+        limit: u32,
+    ) -> Result<Vec<Lease>, StoreError> {
+        let rows = self.rows.lock().await;
+        let lower = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let leases = rows.leases.range((lower, Bound::Unbounded)).map(|(_, lease)| lease);
+        let living = leases.filter(|lease| lease.backend == backend && lease.may_live());
+        Ok(living.take(limit as usize).cloned().collect())
+    }
 }
 
 struct MemoryTx<'a> {
@@ -125,8 +173,11 @@ impl Tx for MemoryTx<'_> {
         Ok(self.rows.tasks.get(&id).cloned())
     }
 
-    async fn due_tasks(&mut self, limit: u32) -> Result<Vec<Task>, StoreError> {
-        let due = |task: &&Task| task.state == TaskState::Open && task.expires_at <= self.now;
+    async fn due_tasks(&mut self, limit: u32, spared: Spared) -> Result<Vec<Task>, StoreError> {
+        let held = |at| spared.hold.is_some_and(|hold| hold.holds(at, self.now));
+        let due = |task: &&Task| {
+            task.state == TaskState::Open && task.expires_at <= self.now && !held(task.expires_at)
+        };
         Ok(self.rows.tasks.values().filter(due).take(limit as usize).cloned().collect())
     }
 
@@ -162,12 +213,33 @@ impl Tx for MemoryTx<'_> {
         Ok(self.rows.leases.values().filter(living).cloned().collect())
     }
 
-    async fn due_leases(&mut self, backend: &str, limit: u32) -> Result<Vec<Lease>, StoreError> {
+    async fn due_leases(
+        &mut self,
+        backend: &str,
+        limit: u32,
+        spared: Spared,
+    ) -> Result<Vec<Lease>, StoreError> {
         let due_at = |lease: &&Lease| lease.due_at().filter(|due| *due <= self.now);
         let of_backend = self.rows.leases.values().filter(|lease| lease.backend == backend);
-        let mut due: Vec<&Lease> = of_backend.filter(|lease| due_at(lease).is_some()).collect();
+        let due = of_backend.filter(|lease| due_at(lease).is_some());
+        let mut due: Vec<&Lease> = due.filter(|lease| !spared.spares(lease, self.now)).collect();
         due.sort_by_key(|lease| (lease.due_at(), lease.id));
         Ok(due.into_iter().take(limit as usize).cloned().collect())
+    }
+
+    async fn claimed_by(&mut self, owner: ReplicaId, limit: u32) -> Result<Vec<Lease>, StoreError> {
+        let of_owner = |lease: &&Lease| lease.claim.is_some_and(|claim| claim.owner == owner);
+        Ok(self.rows.leases.values().filter(of_owner).take(limit as usize).cloned().collect())
+    }
+
+    async fn expiring(&mut self, from: Timestamp, to: Timestamp) -> Result<Share, StoreError> {
+        let active = |lease: &&Lease| matches!(lease.state, State::Active { .. });
+        let mut share = Share::default();
+        for lease in self.rows.leases.values().filter(active) {
+            share.whole += 1;
+            share.part += u64::from(from < lease.expires_at && lease.expires_at <= to);
+        }
+        Ok(share)
     }
 
     async fn insert_lease(&mut self, lease: &Lease) -> Result<(), StoreError> {
@@ -207,6 +279,49 @@ impl Tx for MemoryTx<'_> {
         }
         self.rows.keys.insert(place, (key.request, lease));
         Ok(true)
+    }
+
+    async fn standing(&mut self) -> Result<Standing, StoreError> {
+        Ok(self.rows.standing.clone())
+    }
+
+    async fn set_standing(&mut self, standing: &Standing) -> Result<(), StoreError> {
+        self.rows.standing = standing.clone();
+        Ok(())
+    }
+
+    async fn turn(&mut self, backend: &str) -> Result<(u64, Option<Timestamp>), StoreError> {
+        let found = self.rows.turns.get(backend).copied();
+        Ok(found.map_or((0, None), |(turn, at)| (turn, Some(at))))
+    }
+
+    async fn set_turn(&mut self, backend: &str, turn: u64) -> Result<(), StoreError> {
+        self.rows.turns.insert(backend.to_owned(), (turn, self.now));
+        Ok(())
+    }
+
+    async fn prune(&mut self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        let old = |lease: &&Lease| match lease.state {
+            State::Revoked { at, .. } | State::Abandoned { at, .. } => at < before,
+            State::Pending | State::Active { .. } | State::Revoking { .. } => false,
+        };
+        let leases = self.rows.leases.values().filter(old);
+        let leases: Vec<LeaseId> = leases.map(|lease| lease.id).take(limit as usize).collect();
+        for id in &leases {
+            self.rows.leases.remove(id);
+        }
+        let with_leases: BTreeSet<TaskId> = self.rows.leases.values().map(|l| l.task).collect();
+        let old = |task: &&Task| match task.state {
+            TaskState::Closed { at, .. } => at < before && !with_leases.contains(&task.id),
+            TaskState::Open => false,
+        };
+        let tasks = self.rows.tasks.values().filter(old);
+        let tasks: Vec<TaskId> = tasks.map(|task| task.id).take(limit as usize).collect();
+        for id in &tasks {
+            self.rows.tasks.remove(id);
+        }
+        self.rows.keys.retain(|(task, _), _| !tasks.contains(task));
+        Ok((leases.len() + tasks.len()) as u64)
     }
 
     fn append(&mut self, entry: Entry) -> Decision {

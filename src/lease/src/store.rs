@@ -8,7 +8,11 @@ use std::{fmt, time::Duration};
 use async_trait::async_trait;
 use dayfly_backend_sdk::{Belt, Handle, Plan, Timestamp};
 
-use crate::{Cause, Lease, LeaseId, NewTask, ReplicaId, Task, TaskEnd, TaskId, audit::Entry};
+use uuid::Uuid;
+
+use crate::{
+    Cause, Lease, LeaseId, NewTask, ReplicaId, Standing, Task, TaskEnd, TaskId, audit::Entry,
+};
 
 /// Keeps leases, tasks and the audit log.
 #[async_trait]
@@ -41,6 +45,38 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Whether the store answers, and its clock.
     async fn now(&self) -> Result<Timestamp, StoreError>;
+
+    /// The installation's id, made when the store was first opened.
+    async fn installation(&self) -> Result<Uuid, StoreError>;
+
+    /// What the installation may do at the moment.
+    async fn standing(&self) -> Result<Standing, StoreError>;
+
+    /// How many sweeps of `backend` have begun.
+    async fn turn(&self, backend: &str) -> Result<u64, StoreError>;
+
+    /// Which of `ids` have a row, and whether anybody is at work on it. Rows that cannot be
+    /// read are among them.
+    async fn sightings(&self, ids: &[LeaseId]) -> Result<Vec<Sighting>, StoreError>;
+
+    /// Up to `limit` leases of `backend` that may live, by id, after `after`.
+    async fn living_of(
+        &self,
+        backend: &str,
+        after: Option<LeaseId>,
+        limit: u32,
+    ) -> Result<Vec<Lease>, StoreError>;
+}
+
+/// A lease's row, seen from a name at a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// Which lease.
+    pub lease: LeaseId,
+    /// The backend that it is of.
+    pub backend: String,
+    /// Whether it may live, and the reaper has it in hand.
+    pub may_live: bool,
 }
 
 /// One change.
@@ -120,6 +156,8 @@ pub enum Write {
     ExpireTasks {
         /// At most so many.
         limit: u32,
+        /// As far as the store's clock can be, by the replica's own reckoning.
+        believed: Option<Timestamp>,
     },
     /// Takes due leases of one backend to work on; those that were alive become revoking.
     Claim {
@@ -131,6 +169,62 @@ pub enum Write {
         limit: u32,
         /// For how long.
         hold: Duration,
+        /// As far as the store's clock can be, by the replica's own reckoning.
+        believed: Option<Timestamp>,
+    },
+    /// Gives back every claim that a replica has: it stops.
+    HandBack {
+        /// Which replica.
+        owner: ReplicaId,
+    },
+    /// Takes the next turn to sweep a backend, if it is time.
+    TakeTurn {
+        /// The backend's name.
+        backend: String,
+        /// How long after the last one.
+        every: Duration,
+    },
+    /// The store has lost commits or was restored: minting pauses.
+    Suspend {
+        /// What was noticed.
+        reason: String,
+    },
+    /// Somebody has looked: minting goes on.
+    Resume {
+        /// Who.
+        actor: String,
+        /// How far the sweeps of each backend had really come.
+        turns: Vec<(String, u64)>,
+    },
+    /// Lets go of the mass-revocation brake: the store's clock is right.
+    ReleaseHold {
+        /// Who says so.
+        actor: String,
+    },
+    /// The backend has it for longer than the row knows.
+    Adopt {
+        /// Which lease.
+        lease: LeaseId,
+        /// Until when.
+        expires_at: Timestamp,
+        /// Who says so.
+        actor: String,
+    },
+    /// Somebody wants to give up on a lease that cannot be revoked, or agrees to it.
+    Abandon {
+        /// Which lease.
+        lease: LeaseId,
+        /// Who.
+        actor: String,
+        /// Why.
+        reason: String,
+    },
+    /// Forgets leases and tasks that ended long ago.
+    Prune {
+        /// How long they are kept after their end.
+        keep: Duration,
+        /// At most so many.
+        limit: u32,
     },
     /// Verified gone. Each with its epoch as claimed.
     Bury {
@@ -163,6 +257,9 @@ pub struct Owed {
     pub after: Duration,
     /// The error's class; none when it was gone and must be looked at once more.
     pub failure: Option<String>,
+    /// Whether it counts as an attempt: while its backend as a whole does not answer, it
+    /// does not.
+    pub counted: bool,
 }
 
 /// A token that may open one task only.
@@ -242,9 +339,20 @@ pub enum Written {
         /// Its expiry before.
         before: Timestamp,
     },
-    /// The leases that were claimed, buried or postponed. A lease that has moved on since is
-    /// not among them.
+    /// The leases that were buried, postponed or handed back. A lease that has moved on since
+    /// is not among them.
     Leases(Vec<Lease>),
+    /// The leases that were claimed, and the store's clock.
+    Claimed {
+        /// The leases.
+        leases: Vec<Lease>,
+        /// The clock.
+        now: Timestamp,
+    },
+    /// The number of the turn, if it was time for one.
+    Turn(Option<u64>),
+    /// So many rows.
+    Count(u64),
     /// The tasks that ended, with the backends of their leases.
     Closed(Vec<Closed>),
     /// Nothing to tell.
@@ -271,6 +379,8 @@ pub struct Counts {
     pub revoking: u64,
     /// Verified dead.
     pub revoked: u64,
+    /// Given up by two people.
+    pub abandoned: u64,
 }
 
 impl Counts {
@@ -289,6 +399,15 @@ pub enum Refusal {
     /// The idempotency key stands for another request.
     #[error("this idempotency key was used for another request")]
     KeyReused,
+    /// A person who gives up on a lease cannot be the second one too.
+    #[error("somebody else must agree")]
+    SamePerson,
+    /// The store has lost commits or was restored, and nobody has looked yet.
+    #[error("minting is suspended until the store is recovered")]
+    Suspended,
+    /// Only a lease whose revocation is owed can be given up.
+    #[error("the lease is not owed")]
+    NotOwed,
     /// The lease has moved on.
     #[error("the lease has changed")]
     LeaseChanged,

@@ -5,6 +5,7 @@
 //! rules live here once; a store only loads and saves rows.
 
 mod death;
+mod guard;
 mod mint;
 mod task;
 
@@ -12,9 +13,20 @@ use async_trait::async_trait;
 use dayfly_backend_sdk::Timestamp;
 
 use crate::{
-    Decision, IdempotencyKey, Lease, LeaseId, Refusal, Replay, StoreError, Task, TaskId,
-    Transition, Write, Written, audit::Entry,
+    Decision, IdempotencyKey, Lease, LeaseId, Refusal, Replay, ReplicaId, Spared, Standing,
+    StoreError, Task, TaskId, Transition, Write, Written, audit::Entry,
 };
+
+pub use guard::suspended_by;
+
+/// Some of many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// The some.
+    pub part: u64,
+    /// The many.
+    pub whole: u64,
+}
 
 /// A store's transaction: rows in, rows out.
 #[async_trait]
@@ -26,8 +38,9 @@ pub trait Tx: Send {
     /// otherwise nobody else can change it.
     async fn task(&mut self, id: TaskId, exclusive: bool) -> Result<Option<Task>, StoreError>;
 
-    /// Up to `limit` open tasks whose deadline has passed and that nobody else is changing.
-    async fn due_tasks(&mut self, limit: u32) -> Result<Vec<Task>, StoreError>;
+    /// Up to `limit` open tasks whose deadline has passed and that nobody else is changing,
+    /// but for those that `spared` holds.
+    async fn due_tasks(&mut self, limit: u32, spared: Spared) -> Result<Vec<Task>, StoreError>;
 
     /// Adds a task.
     async fn insert_task(&mut self, task: &Task) -> Result<(), StoreError>;
@@ -51,8 +64,20 @@ pub trait Tx: Send {
     async fn leases_of(&mut self, task: TaskId) -> Result<Vec<Lease>, StoreError>;
 
     /// Up to `limit` due leases of a backend that nobody else is changing, oldest first. Rows
-    /// that cannot be read are quarantined by the store and left out (I12).
-    async fn due_leases(&mut self, backend: &str, limit: u32) -> Result<Vec<Lease>, StoreError>;
+    /// that cannot be read are quarantined by the store and left out (I12), and so are those
+    /// that `spared` spares.
+    async fn due_leases(
+        &mut self,
+        backend: &str,
+        limit: u32,
+        spared: Spared,
+    ) -> Result<Vec<Lease>, StoreError>;
+
+    /// Up to `limit` leases that `owner` has claimed.
+    async fn claimed_by(&mut self, owner: ReplicaId, limit: u32) -> Result<Vec<Lease>, StoreError>;
+
+    /// How many active leases expire after `from` and until `to`, and how many there are.
+    async fn expiring(&mut self, from: Timestamp, to: Timestamp) -> Result<Share, StoreError>;
 
     /// Adds a lease.
     async fn insert_lease(&mut self, lease: &Lease) -> Result<(), StoreError>;
@@ -77,6 +102,24 @@ pub trait Tx: Send {
         seen: Option<LeaseId>,
         lease: LeaseId,
     ) -> Result<bool, StoreError>;
+
+    /// What the installation may do at the moment.
+    async fn standing(&mut self) -> Result<Standing, StoreError>;
+
+    /// Writes it.
+    async fn set_standing(&mut self, standing: &Standing) -> Result<(), StoreError>;
+
+    /// How many sweeps of a backend have begun and when the last one did, locked against
+    /// other changes.
+    async fn turn(&mut self, backend: &str) -> Result<(u64, Option<Timestamp>), StoreError>;
+
+    /// Writes it, as begun now.
+    async fn set_turn(&mut self, backend: &str, turn: u64) -> Result<(), StoreError>;
+
+    /// Deletes up to `limit` leases that ended before `before`, and the tasks that are left
+    /// without any; answers with how many rows. What may live is never among them (I11 of the
+    /// finer list).
+    async fn prune(&mut self, before: Timestamp, limit: u32) -> Result<u64, StoreError>;
 
     /// Appends to this replica's audit chain.
     fn append(&mut self, entry: Entry) -> Decision;
@@ -105,9 +148,23 @@ pub async fn apply<T: Tx + ?Sized>(tx: &mut T, write: &Write) -> Result<Written,
             mint::shorten(tx, *lease, *epoch, *expires_at).await
         }
         Write::CloseTask { task, end, actor } => task::close(tx, *task, *end, actor).await,
-        Write::ExpireTasks { limit } => task::expire(tx, *limit).await,
-        Write::Claim { backend, owner, limit, hold } => {
-            death::claim(tx, backend, *owner, *limit, *hold).await
+        Write::ExpireTasks { limit, believed } => task::expire(tx, *limit, *believed).await,
+        Write::Claim { backend, owner, limit, hold, believed } => {
+            let spared = guard::spared(tx, *believed).await?;
+            death::claim(tx, backend, *owner, *limit, *hold, spared).await
+        }
+        Write::HandBack { owner } => death::hand_back(tx, *owner).await,
+        Write::TakeTurn { backend, every } => guard::take_turn(tx, backend, *every).await,
+        Write::Suspend { reason } => guard::suspend(tx, reason).await,
+        Write::Resume { actor, turns } => guard::resume(tx, actor, turns).await,
+        Write::ReleaseHold { actor } => guard::release(tx, actor).await,
+        Write::Adopt { lease, expires_at, actor } => {
+            guard::adopt(tx, *lease, *expires_at, actor).await
+        }
+        Write::Abandon { lease, actor, reason } => death::abandon(tx, *lease, actor, reason).await,
+        Write::Prune { keep, limit } => {
+            let before = tx.now().minus(*keep);
+            Ok(Written::Count(tx.prune(before, *limit).await?))
         }
         Write::Bury { leases } => death::bury(tx, leases).await,
         Write::Postpone { leases } => death::postpone(tx, leases).await,

@@ -193,6 +193,7 @@ pub async fn serve(
             tracing::error!(%error, "reaper.died");
         }
     }
+    broker.engine.hand_back().await;
     broker.store.close().await;
     tracing::info!("server.stopped");
     Ok(())

@@ -56,8 +56,8 @@ impl AnyStore {
     /// The installation's id, made when the store was first opened.
     pub async fn installation(&self) -> Result<Uuid, StoreError> {
         match self {
-            Self::Postgres(store) => store.installation().await,
-            Self::Sqlite(store) => store.installation().await,
+            Self::Postgres(store) => store.read_installation().await,
+            Self::Sqlite(store) => store.read_installation().await,
         }
     }
 

@@ -5,6 +5,7 @@
 //! before anything else is written.
 
 mod read;
+mod server;
 mod tx;
 mod writer;
 
@@ -13,13 +14,15 @@ use std::{str::FromStr, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use dayfly_backend_sdk::{Secret, Timestamp};
 use dayfly_lease::{
-    Clock, Counts, Lease, LeaseId, Store, StoreError, Task, TaskId, Write, Written, spawn,
+    Clock, Counts, Lease, LeaseId, Sighting, Standing, Store, StoreError, Task, TaskId, Write,
+    Written, spawn,
 };
 use sqlx::{
     ConnectOptions, Connection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use crate::{
     Incarnation,
@@ -62,11 +65,20 @@ impl PostgresStore {
         let connect = connect_options(options)?;
         let pool =
             |max: u32| PgPoolOptions::new().max_connections(max).acquire_timeout(ACQUIRE_TIMEOUT);
-        let writes = pool(1).connect_with(connect.clone()).await.map_err(unavailable)?;
+        let server = server::Recognised::default();
+        let asking = server.clone();
+        let writes = pool(1)
+            .after_connect(move |connection, _| {
+                let asking = asking.clone();
+                Box::pin(async move { asking.ask(connection).await })
+            })
+            .connect_with(connect.clone())
+            .await
+            .map_err(unavailable)?;
         refuse_standby(&writes).await?;
         migrate(&options.url).await?;
         let reads = pool(options.connections_max.max(1)).connect_lazy_with(connect);
-        let writer = writer::Writer::open(writes, incarnation, clock).await?;
+        let writer = writer::Writer::open(writes, server, incarnation, clock).await?;
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
         spawn(writer.run(jobs));
         Ok(Arc::new(Self { reads, queue }))
@@ -172,6 +184,31 @@ impl Store for PostgresStore {
     async fn now(&self) -> Result<Timestamp, StoreError> {
         self.read_now().await
     }
+
+    async fn installation(&self) -> Result<Uuid, StoreError> {
+        self.read_installation().await
+    }
+
+    async fn standing(&self) -> Result<Standing, StoreError> {
+        self.read_standing().await
+    }
+
+    async fn turn(&self, backend: &str) -> Result<u64, StoreError> {
+        self.read_turn(backend).await
+    }
+
+    async fn sightings(&self, ids: &[LeaseId]) -> Result<Vec<Sighting>, StoreError> {
+        self.read_sightings(ids).await
+    }
+
+    async fn living_of(
+        &self,
+        backend: &str,
+        after: Option<LeaseId>,
+        limit: u32,
+    ) -> Result<Vec<Lease>, StoreError> {
+        self.read_living_of(backend, after, limit).await
+    }
 }
 
 /// One list of columns for every query on leases, so that all of them are checked against the
@@ -184,7 +221,8 @@ macro_rules! query_leases {
                 decision_seq, epoch, state, issued_at, expires_at, max_expires_at,
                 native_expires_at, mint_deadline, settle_at, activated_at, delivered_at, cause,
                 revoking_at, revoked_at, next_attempt_at, attempts, error_class, claim_owner,
-                claim_since, claim_until, renewable, belts, plan
+                claim_since, claim_until, renewable, belts, abandon_by, abandon_reason,
+                abandon_at, plan
             FROM leases "# + $tail
             $(, $argument)*
         )

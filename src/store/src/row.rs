@@ -5,8 +5,8 @@
 
 use dayfly_backend_sdk::{Belt, Handle, Plan, Timestamp};
 use dayfly_lease::{
-    Cause, Claim, Decision, Lease, LeaseId, ReplicaId, State, StoreError, Task, TaskEnd, TaskId,
-    TaskState, audit::Record,
+    Abandonment, Cause, Claim, Decision, Hold, Lease, LeaseId, ReplicaId, Standing, State,
+    StoreError, Suspension, Task, TaskEnd, TaskId, TaskState, audit::Record,
 };
 use serde_json::Value;
 use sqlx::types::time::OffsetDateTime;
@@ -55,6 +55,9 @@ pub(crate) struct LeaseRow {
     pub(crate) claim_until: Moment,
     pub(crate) renewable: bool,
     pub(crate) belts: Vec<String>,
+    pub(crate) abandon_by: Option<String>,
+    pub(crate) abandon_reason: Option<String>,
+    pub(crate) abandon_at: Moment,
     pub(crate) plan: Value,
 }
 
@@ -73,6 +76,11 @@ impl TryFrom<LeaseRow> for Lease {
             (Some(owner), Some(since), Some(until)) => {
                 Some(Claim { owner: ReplicaId::from_uuid(owner), since, until })
             }
+            (None, None, None) => None,
+            _ => return Err(unreadable()),
+        };
+        let abandonment = match (row.abandon_by, row.abandon_reason, row.abandon_at.0) {
+            (Some(by), Some(reason), Some(at)) => Some(Abandonment { by, reason, at }),
             (None, None, None) => None,
             _ => return Err(unreadable()),
         };
@@ -104,6 +112,7 @@ impl TryFrom<LeaseRow> for Lease {
             attempts: u32::try_from(row.attempts).map_err(|_| unreadable())?,
             error_class: row.error_class,
             claim,
+            abandonment,
             plan: Plan(row.plan),
         })
     }
@@ -122,6 +131,7 @@ fn state(row: &LeaseRow) -> Option<State> {
         }),
         ("revoking", Some(cause)) => Some(State::Revoking { cause, since: row.revoking_at.0? }),
         ("revoked", Some(cause)) => Some(State::Revoked { cause, at: row.revoked_at.0? }),
+        ("abandoned", Some(cause)) => Some(State::Abandoned { cause, at: row.revoked_at.0? }),
         _ => None,
     }
 }
@@ -140,7 +150,8 @@ pub(crate) struct StateColumns {
     pub(crate) revoked_at: Option<Timestamp>,
 }
 
-/// The columns of a lease's state. `revoking_at` of a revoked lease stays what it was, so it
+/// The columns of a lease's state; `revoked_at` is when it ended, also by being abandoned.
+/// `revoking_at` of a revoked lease stays what it was, so it
 /// is given by the caller's `COALESCE`; here it falls back to the death itself.
 pub(crate) fn state_columns(lease: &Lease) -> StateColumns {
     let state = lease.state.as_str();
@@ -148,9 +159,29 @@ pub(crate) fn state_columns(lease: &Lease) -> StateColumns {
     let (revoking_at, revoked_at) = match lease.state {
         State::Pending | State::Active { .. } => (None, None),
         State::Revoking { since, .. } => (Some(since), None),
-        State::Revoked { at, .. } => (Some(at), Some(at)),
+        State::Revoked { at, .. } | State::Abandoned { at, .. } => (Some(at), Some(at)),
     };
     StateColumns { state, cause, revoking_at, revoked_at }
+}
+
+/// What the installation's row says.
+pub(crate) fn standing(
+    suspended_at: Moment,
+    reason: Option<String>,
+    [from, to, until]: [Moment; 3],
+) -> Standing {
+    let suspended = suspended_at.0.zip(reason);
+    let hold = from.0.zip(to.0).zip(until.0);
+    Standing {
+        suspended: suspended.map(|(since, reason)| Suspension { since, reason }),
+        hold: hold.map(|((from, to), until)| Hold { from, to, until }),
+    }
+}
+
+/// Whether a row in `state` is in the reaper's hands. A state that this program does not know
+/// may be alive.
+pub(crate) fn may_live(state: &str) -> bool {
+    !matches!(state, "revoked" | "abandoned")
 }
 
 pub(crate) fn belt_names(belts: &[Belt]) -> Vec<String> {

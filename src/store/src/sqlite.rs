@@ -21,10 +21,12 @@ use std::{
 use async_trait::async_trait;
 use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::{
-    Clock, Counts, Lease, LeaseId, Store, StoreError, Task, TaskId, Write, Written,
+    Clock, Counts, Lease, LeaseId, Sighting, Standing, Store, StoreError, Task, TaskId, Write,
+    Written,
 };
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
 
 use crate::{
     Incarnation,
@@ -267,6 +269,35 @@ impl Store for SqliteStore {
     async fn next_task_due(&self) -> Result<Option<Duration>, StoreError> {
         let due = self.read(|connection| read::next_task_due(connection)).await?;
         Ok(due.map(|due| due.since(self.time.now())))
+    }
+
+    async fn installation(&self) -> Result<Uuid, StoreError> {
+        self.read_installation().await
+    }
+
+    async fn standing(&self) -> Result<Standing, StoreError> {
+        self.read(|connection| read::standing(connection)).await
+    }
+
+    async fn turn(&self, backend: &str) -> Result<u64, StoreError> {
+        let backend = backend.to_owned();
+        let (turn, _) = self.read(move |connection| read::turn(connection, &backend)).await?;
+        Ok(turn)
+    }
+
+    async fn sightings(&self, ids: &[LeaseId]) -> Result<Vec<Sighting>, StoreError> {
+        let ids = ids.to_vec();
+        self.read(move |connection| read::sightings(connection, &ids)).await
+    }
+
+    async fn living_of(
+        &self,
+        backend: &str,
+        after: Option<LeaseId>,
+        limit: u32,
+    ) -> Result<Vec<Lease>, StoreError> {
+        let backend = backend.to_owned();
+        self.read(move |connection| read::living_of(connection, &backend, after, limit)).await
     }
 
     async fn now(&self) -> Result<Timestamp, StoreError> {

@@ -177,7 +177,7 @@ async fn a_failure_is_counted_and_scheduled(suite: &Suite) {
     let claimed = suite.claim(&backend, 9, Duration::from_secs(30)).await;
     let after = Duration::from_secs(7);
     let failure = Some("unavailable".to_owned());
-    let owed = Owed { lease: lease.id, epoch: claimed[0].epoch, after, failure };
+    let owed = Owed { lease: lease.id, epoch: claimed[0].epoch, after, failure, counted: true };
     let owed = suite.leases(Write::Postpone { leases: vec![owed] }).await;
     assert_eq!((owed[0].attempts, owed[0].claim), (1, None));
     assert_eq!(owed[0].error_class.as_deref(), Some("unavailable"));
@@ -239,7 +239,7 @@ async fn a_deadline_ends_a_task(suite: &Suite) {
     let task = suite.open(Duration::from_millis(5)).await;
     let later = suite.open(TTL).await;
     tokio::time::sleep(Duration::from_millis(10)).await;
-    suite.store.write(Write::ExpireTasks { limit: 100 }).await.unwrap();
+    suite.store.write(Write::ExpireTasks { limit: 100, believed: None }).await.unwrap();
     let task = suite.store.task(task.id).await.unwrap().unwrap();
     assert!(matches!(task.state, TaskState::Closed { end: TaskEnd::Expired, .. }));
     let later = suite.store.task(later.id).await.unwrap().unwrap();

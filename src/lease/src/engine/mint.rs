@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use dayfly_backend_sdk::{Credential, ErrorKind, HandleError, MintRequest, Template};
 use tokio::sync::oneshot;
 
-use super::{Engine, Line};
+use super::{Engine, Line, Pass, SweepError, breaker::Probe};
 use crate::{
     Cause, Clock, IdempotencyKey, Intent, Lease, LeaseId, Refusal, StoreError, TaskId, Write,
     Written, audit::Entry, failpoint,
@@ -99,12 +99,21 @@ pub enum MintError {
     /// The backend is minting as much as it may.
     #[error("too many mints at this backend")]
     Busy,
+    /// The backend is taken to be down.
+    #[error("the backend is down")]
+    Down {
+        /// When it is asked again.
+        after: Duration,
+    },
     /// The lease has no valid name at its backend.
     #[error("the lease has no valid name at its backend")]
     Handle(#[source] HandleError),
     /// The engine stopped in the middle; the reaper takes it from here.
     #[error("the mint was interrupted")]
     Interrupted,
+    /// The prefix at the backend is not ours, or nobody knows.
+    #[error("whether the prefix at the backend is ours could not be made sure")]
+    Owner(#[source] SweepError),
     /// The store failed or refused.
     #[error("the lease could not be recorded")]
     Store(#[source] StoreError),
@@ -123,10 +132,29 @@ impl MintError {
             Self::Store(error) => error.refusal(),
             Self::Backend(_)
             | Self::Busy
+            | Self::Down { .. }
             | Self::Handle(_)
             | Self::Interrupted
+            | Self::Owner(_)
             | Self::Timeout
             | Self::UnknownBackend => None,
+        }
+    }
+
+    /// Whether the backend gave no answer that would show that it is there.
+    fn is_silence(&self) -> bool {
+        match self {
+            Self::Timeout => true,
+            Self::Backend(error) => {
+                matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::UnknownOutcome)
+            }
+            Self::Busy
+            | Self::Down { .. }
+            | Self::Handle(_)
+            | Self::Interrupted
+            | Self::Owner(_)
+            | Self::Store(_)
+            | Self::UnknownBackend => false,
         }
     }
 }
@@ -148,12 +176,26 @@ impl Engine {
         let line = self.lines.get(&order.backend).ok_or(MintError::UnknownBackend)?;
         let _permit = line.mints.try_acquire().map_err(|_| MintError::Busy)?;
         let template = order.template.clone();
+        self.own(line).await.map_err(MintError::Owner)?;
+        let probe = match line.breaker.ask(self.clock.running()) {
+            Pass::Closed { .. } => Probe::none(),
+            Pass::Probe => Probe::at(line),
+            Pass::Wait(after) => return Err(MintError::Down { after }),
+        };
         failpoint::reached("mint.before_intent").await.map_err(|_| MintError::Interrupted)?;
         let lease = self.intend(line, order).await?;
         failpoint::reached("mint.after_intent").await.map_err(|_| MintError::Interrupted)?;
         // A reaper may be asleep until a later deadline than this one.
         line.wake();
-        let credential = match self.mint_at_backend(line, &lease, &template).await {
+        probe.used();
+        let minted = self.mint_at_backend(line, &lease, &template).await;
+        let silent = minted.as_ref().is_err_and(MintError::is_silence);
+        if silent {
+            line.breaker.failed(self.clock.running(), self.percent());
+        } else {
+            line.breaker.answered();
+        }
+        let credential = match minted {
             Ok(credential) => credential,
             Err(error) => {
                 self.give_up(&lease, &error).await;
@@ -212,6 +254,9 @@ impl Engine {
             Written::Task(_)
             | Written::Renewed { .. }
             | Written::Leases(_)
+            | Written::Claimed { .. }
+            | Written::Turn(_)
+            | Written::Count(_)
             | Written::Closed(_)
             | Written::Done => Err(MintError::Interrupted),
         }
@@ -249,8 +294,10 @@ impl Engine {
         let class = match error {
             MintError::Backend(error) => error.kind().as_str(),
             MintError::Busy
+            | MintError::Down { .. }
             | MintError::Handle(_)
             | MintError::Interrupted
+            | MintError::Owner(_)
             | MintError::Store(_)
             | MintError::Timeout
             | MintError::UnknownBackend => "timeout",

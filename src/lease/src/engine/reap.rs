@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use dayfly_backend_sdk::{Doomed, ErrorKind, Liveness, Retry, Revocation};
 use tokio::sync::watch;
 
-use super::{Engine, Line, mint::timeout};
+use super::{Engine, Line, Pass, breaker::Probe, mint::timeout};
 use crate::{Closed, Lease, LeaseId, Owed, StoreError, Write, Written, failpoint, spawn};
 
 /// Tasks that are ended in one transaction at most.
@@ -20,6 +20,13 @@ const TASKS_LIMIT: u32 = 50;
 enum Death {
     Verified,
     Failed(ErrorKind, Retry),
+}
+
+impl Death {
+    /// Whether the backend gave no answer that would show that it is there.
+    fn is_silence(&self) -> bool {
+        matches!(self, Self::Failed(ErrorKind::Unavailable | ErrorKind::UnknownOutcome, _))
+    }
 }
 
 impl Engine {
@@ -32,6 +39,9 @@ impl Engine {
                 let start = move || Arc::clone(&engine).reap_for_ever(name.clone());
                 loops.push(spawn(Arc::clone(self).supervise(start)));
             }
+            let (engine, name) = (Arc::clone(self), name.clone());
+            let start = move || Arc::clone(&engine).sweep_for_ever(name.clone());
+            loops.push(spawn(Arc::clone(self).supervise(start)));
         }
         let engine = Arc::clone(self);
         let start = move || Arc::clone(&engine).end_tasks_for_ever();
@@ -60,6 +70,10 @@ impl Engine {
             match self.reap(&backend).await {
                 Ok(0) => {
                     let next = self.store.next_due(&backend).await;
+                    let next = match line.breaker.peek(self.clock.running()) {
+                        Some(wait) => Ok(Some(wait)),
+                        None => next,
+                    };
                     self.pause(next, &mut wake, &mut shutdown).await;
                 }
                 Ok(_) => {}
@@ -71,16 +85,18 @@ impl Engine {
     /// Works on one batch of `backend`; answers with its size.
     pub async fn reap(&self, backend: &str) -> Result<usize, StoreError> {
         let Some(line) = self.lines.get(backend) else { return Ok(0) };
-        let claim = Write::Claim {
-            backend: backend.to_owned(),
-            owner: self.replica,
-            limit: self.settings.claim_limit,
-            hold: self.settings.claim_hold,
+        let pass = line.breaker.ask(self.clock.running());
+        let limit = match pass {
+            Pass::Closed { limit } => limit.min(self.settings.claim_limit),
+            Pass::Probe => 1,
+            Pass::Wait(_) => return Ok(0),
         };
-        let Written::Leases(claimed) = self.store.write(claim).await? else { return Ok(0) };
+        let probe = if pass == Pass::Probe { Probe::at(line) } else { Probe::none() };
+        let claimed = self.claim(backend, limit).await?;
         if claimed.is_empty() {
             return Ok(0);
         }
+        probe.used();
         if failpoint::reached("revoke.after_claim").await.is_err() {
             return Ok(claimed.len());
         }
@@ -88,8 +104,30 @@ impl Engine {
         if failpoint::reached("revoke.after_backend").await.is_err() {
             return Ok(claimed.len());
         }
-        self.record(backend, &claimed, deaths).await?;
+        let silent = deaths.iter().all(Death::is_silence);
+        if silent {
+            line.breaker.failed(self.clock.running(), self.percent());
+        } else {
+            line.breaker.answered();
+        }
+        let counted = !(silent && line.breaker.is_open());
+        self.record(backend, &claimed, deaths, counted).await?;
         Ok(claimed.len())
+    }
+
+    async fn claim(&self, backend: &str, limit: u32) -> Result<Vec<Lease>, StoreError> {
+        let claim = Write::Claim {
+            backend: backend.to_owned(),
+            owner: self.replica,
+            limit,
+            hold: self.settings.claim_hold,
+            believed: self.believed(),
+        };
+        let Written::Claimed { leases, now } = self.store.write(claim).await? else {
+            return Ok(Vec::new());
+        };
+        self.saw(now);
+        Ok(leases)
     }
 
     /// Kills what was claimed. What has failed before goes in smaller and smaller batches, down
@@ -166,6 +204,7 @@ impl Engine {
         backend: &str,
         claimed: &[Lease],
         deaths: Vec<Death>,
+        counted: bool,
     ) -> Result<(), StoreError> {
         let mut dead: Vec<(LeaseId, i64)> = Vec::new();
         let mut owed = Vec::new();
@@ -180,6 +219,7 @@ impl Engine {
                         epoch: lease.epoch,
                         after: self.backoff(lease.attempts, retry),
                         failure: Some(kind.as_str().to_owned()),
+                        counted,
                     });
                 }
             }
@@ -207,10 +247,7 @@ impl Engine {
         };
         let doubled = first.saturating_mul(1_u32.checked_shl(attempts.min(20)).unwrap_or(u32::MAX));
         let capped = doubled.min(self.settings.backoff_max);
-        let mut random = [0_u8; 1];
-        self.entropy.fill(&mut random);
-        let percent = 80 + u32::from(random[0]) * 40 / 255;
-        capped * percent / 100
+        capped * self.percent() / 100
     }
 
     async fn end_tasks_for_ever(self: Arc<Self>) {
@@ -230,7 +267,10 @@ impl Engine {
 
     /// Ends tasks whose deadline has passed; answers with how many.
     pub async fn end_due_tasks(&self) -> Result<usize, StoreError> {
-        let written = self.store.write(Write::ExpireTasks { limit: TASKS_LIMIT }).await?;
+        let written = self
+            .store
+            .write(Write::ExpireTasks { limit: TASKS_LIMIT, believed: self.believed() })
+            .await?;
         let Written::Closed(closed) = written else { return Ok(0) };
         for backend in closed.iter().flat_map(|Closed { backends, .. }| backends) {
             self.wake(backend);

@@ -37,6 +37,7 @@ fn pending() -> Lease {
         attempts: 0,
         error_class: None,
         claim: None,
+        abandonment: None,
         plan: Plan::default(),
     }
 }

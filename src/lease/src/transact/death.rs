@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::{Tx, known, mint::condemned, save};
 use crate::{
-    Cause, Claim, Lease, LeaseId, Owed, ReplicaId, State, StoreError, Written, audit::Entry,
+    Abandonment, Cause, Claim, Lease, LeaseId, Owed, Refusal, ReplicaId, Spared, State, StoreError,
+    Written, audit::Entry,
 };
 
 pub(super) async fn condemn<T: Tx + ?Sized>(
@@ -21,7 +22,7 @@ pub(super) async fn condemn<T: Tx + ?Sized>(
     match lease.state {
         State::Pending | State::Active { .. } => {}
         // The first cause stands, and asking twice is no error (I6).
-        State::Revoking { .. } | State::Revoked { .. } => {
+        State::Revoking { .. } | State::Revoked { .. } | State::Abandoned { .. } => {
             return Ok(Written::Lease(Box::new(lease)));
         }
     }
@@ -48,11 +49,12 @@ pub(super) async fn claim<T: Tx + ?Sized>(
     owner: ReplicaId,
     limit: u32,
     hold: Duration,
+    spared: Spared,
 ) -> Result<Written, StoreError> {
     let now = tx.now();
     let claim = Claim { owner, since: now, until: now.plus(hold) };
     let mut claimed = Vec::new();
-    for lease in tx.due_leases(backend, limit).await? {
+    for lease in tx.due_leases(backend, limit, spared).await? {
         let revoking = match lease.due_cause(now) {
             Some(cause) => {
                 let revoking = lease.condemn(now, cause)?;
@@ -68,7 +70,62 @@ pub(super) async fn claim<T: Tx + ?Sized>(
     }
     let lost = tx.update_leases(&claimed).await?;
     claimed.retain(|lease| !lost.contains(&lease.id));
-    Ok(Written::Leases(claimed))
+    Ok(Written::Claimed { leases: claimed, now })
+}
+
+/// The most claims that are handed back at once: more than one replica ever has.
+const HAND_BACK_MAX: u32 = 10_000;
+
+pub(super) async fn hand_back<T: Tx + ?Sized>(
+    tx: &mut T,
+    owner: ReplicaId,
+) -> Result<Written, StoreError> {
+    let now = tx.now();
+    let claimed = tx.claimed_by(owner, HAND_BACK_MAX).await?;
+    let mut free: Vec<Lease> =
+        claimed.iter().filter_map(|lease| lease.hand_back(now).ok()).collect();
+    let lost = tx.update_leases(&free).await?;
+    free.retain(|lease| !lost.contains(&lease.id));
+    Ok(Written::Leases(free))
+}
+
+/// The first person's wish is noted, the second one's agreement ends the lease. The audit log
+/// has both, their reasons and what is left behind.
+pub(super) async fn abandon<T: Tx + ?Sized>(
+    tx: &mut T,
+    id: LeaseId,
+    actor: &str,
+    reason: &str,
+) -> Result<Written, StoreError> {
+    let now = tx.now();
+    let lease = known(tx, id).await?;
+    let not_owed = |_| StoreError::Refused(Refusal::NotOwed);
+    let wish = lease.abandonment.as_ref().filter(|wish| wish.stands(now));
+    let entry = |event| {
+        let entry = Entry::new(event, actor).task(lease.task).lease(id);
+        entry.with("handle", lease.handle.as_str()).with("reason", reason)
+    };
+    let (changed, entry) = match wish {
+        None => {
+            let (by, reason) = (actor.to_owned(), reason.to_owned());
+            let proposed = lease.propose_abandoning(Abandonment { by, reason, at: now });
+            (proposed.map_err(not_owed)?, entry("lease.abandon_proposed"))
+        }
+        Some(wish) if wish.by == actor => return Err(Refusal::SamePerson.into()),
+        Some(wish) => {
+            let abandoned = lease.abandon(now).map_err(not_owed)?;
+            let entry = entry("lease.abandoned")
+                .with("backend", lease.backend.as_str())
+                .with("proposed_by", wish.by.as_str())
+                .with("proposed_because", wish.reason.as_str())
+                .with("attempts", lease.attempts)
+                .with("class", lease.error_class.clone());
+            (abandoned, entry)
+        }
+    };
+    save(tx, &changed).await?;
+    tx.append(entry);
+    Ok(Written::Lease(Box::new(changed)))
 }
 
 pub(super) async fn bury<T: Tx + ?Sized>(
@@ -130,12 +187,13 @@ pub(super) async fn postpone<T: Tx + ?Sized>(
         let Some(owed) = owed.iter().find(|o| o.lease == lease.id && o.epoch == lease.epoch) else {
             continue;
         };
-        let Ok(later) = lease.postpone(now.plus(owed.after), owed.failure.as_deref()) else {
+        let failure = owed.failure.as_deref().filter(|_| owed.counted);
+        let Ok(later) = lease.postpone(now.plus(owed.after), failure) else {
             continue;
         };
         let entry = Entry::new("lease.revoke_failed", "reaper").task(later.task).lease(later.id);
         let entry = entry.with("class", owed.failure.clone()).with("attempts", later.attempts);
-        if owed.failure.is_some() {
+        if failure.is_some() {
             tx.append(entry);
         }
         postponed.push(later);

@@ -17,6 +17,9 @@ pub(super) async fn intend<T: Tx + ?Sized>(
     intent: &Intent,
 ) -> Result<Written, StoreError> {
     let now = tx.now();
+    if tx.standing().await?.suspended.is_some() {
+        return Err(Refusal::Suspended.into());
+    }
     let task = tx.task(intent.task, false).await?.ok_or(Refusal::TaskUnknown)?;
     if !task.is_open(now) {
         return Err(Refusal::TaskClosed.into());
@@ -55,6 +58,7 @@ pub(super) async fn intend<T: Tx + ?Sized>(
         attempts: 0,
         error_class: None,
         claim: None,
+        abandonment: None,
         plan: intent.plan.clone(),
     };
     tx.insert_lease(&lease).await?;
@@ -86,7 +90,9 @@ async fn take_key<T: Tx + ?Sized>(
         Some(State::Active { .. }) => {
             old.map(|old| old.condemn(now, Cause::Superseded)).transpose()?
         }
-        Some(State::Revoking { .. } | State::Revoked { .. }) | None => None,
+        Some(State::Revoking { .. } | State::Revoked { .. } | State::Abandoned { .. }) | None => {
+            None
+        }
     };
     // Two replicas may both have found nothing: the row decides who was first, and nothing
     // else has been written yet.
@@ -136,15 +142,19 @@ pub(super) async fn renew<T: Tx + ?Sized>(
     ttl: Duration,
     actor: &str,
 ) -> Result<Written, StoreError> {
+    if tx.standing().await?.suspended.is_some() {
+        return Err(Refusal::Suspended.into());
+    }
     let lease = known(tx, id).await?;
     if !lease.renewable {
         return Err(Refusal::NotRenewable.into());
     }
     let renewed = match lease.state {
         State::Active { .. } => lease.renew(tx.now(), ttl)?,
-        State::Pending | State::Revoking { .. } | State::Revoked { .. } => {
-            return Err(Refusal::NotRenewable.into());
-        }
+        State::Pending
+        | State::Revoking { .. }
+        | State::Revoked { .. }
+        | State::Abandoned { .. } => return Err(Refusal::NotRenewable.into()),
     };
     save(tx, &renewed).await?;
     let entry = Entry::new("lease.renewed", actor).task(lease.task).lease(id);

@@ -3,7 +3,9 @@
 //! Invariant: closing locks the task's row before it reads the leases, so that no intent can
 //! slip in between (I5).
 
-use super::{Tx, mint::condemned};
+use dayfly_backend_sdk::Timestamp;
+
+use super::{Tx, guard, mint::condemned};
 use crate::{
     Closed, Lease, NewTask, Refusal, Replay, StoreError, Task, TaskEnd, TaskId, TaskState, Written,
     audit::Entry,
@@ -48,9 +50,14 @@ pub(super) async fn close<T: Tx + ?Sized>(
     Ok(Written::Closed(vec![closed]))
 }
 
-pub(super) async fn expire<T: Tx + ?Sized>(tx: &mut T, limit: u32) -> Result<Written, StoreError> {
+pub(super) async fn expire<T: Tx + ?Sized>(
+    tx: &mut T,
+    limit: u32,
+    believed: Option<Timestamp>,
+) -> Result<Written, StoreError> {
+    let spared = guard::spared(tx, believed).await?;
     let mut closed = Vec::new();
-    for task in tx.due_tasks(limit).await? {
+    for task in tx.due_tasks(limit, spared).await? {
         closed.push(end_task(tx, task, TaskEnd::Expired, "reaper").await?);
     }
     Ok(Written::Closed(closed))

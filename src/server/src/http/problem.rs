@@ -10,7 +10,7 @@ use axum::{
 };
 use dayfly_api::{FieldFault, Problem};
 use dayfly_backend_sdk::Retry;
-use dayfly_lease::{MintError, Refusal, RenewError, StoreError};
+use dayfly_lease::{MintError, Refusal, RenewError, StoreError, SweepError};
 
 use super::envelope;
 use crate::policy::Denial;
@@ -118,6 +118,9 @@ impl From<Refusal> for Fault {
             Refusal::LeaseChanged => Self::conflict("lease_changed", text),
             Refusal::LeaseExpired => Self::conflict("lease_expired", text),
             Refusal::LeaseUnknown | Refusal::TaskUnknown => Self::not_found(),
+            Refusal::NotOwed => Self::conflict("lease_not_owed", text),
+            Refusal::SamePerson => Self::conflict("same_person", text),
+            Refusal::Suspended => Self::unavailable("minting_suspended", text),
             Refusal::NotRenewable => Self::conflict("not_renewable", text),
             Refusal::Replayed => Self::unauthenticated(),
             Refusal::TaskClosed => Self::conflict("task_closed", text),
@@ -154,8 +157,27 @@ impl From<MintError> for Fault {
                 "backend_unavailable",
                 "the backend could not mint; whatever it made will be revoked",
             ),
+            MintError::Down { after } => {
+                let mut fault = Self::unavailable(
+                    "backend_unavailable",
+                    "the backend does not answer; nothing was asked of it",
+                );
+                fault.retry_after_seconds =
+                    u32::try_from(after.as_secs()).ok().map(|seconds| seconds.max(1));
+                fault
+            }
+            MintError::Owner(SweepError::Another(_)) => Self::new(
+                StatusCode::BAD_GATEWAY,
+                "backend_of_another",
+                "the prefix at the backend belongs to another installation; \
+                 its owner must look at it",
+            ),
+            MintError::Store(error) | MintError::Owner(SweepError::Store(error)) => error.into(),
+            MintError::Owner(_) => Self::unavailable(
+                "backend_unavailable",
+                "the backend could not be asked whose prefix it has",
+            ),
             MintError::Busy => Self::unavailable("backend_busy", "the backend has enough to do"),
-            MintError::Store(error) => error.into(),
             MintError::Handle(_) | MintError::Interrupted | MintError::UnknownBackend => {
                 Self::internal()
             }

@@ -9,7 +9,10 @@ use dayfly_lease::{Counts, Lease, State, Task, TaskState};
 pub(super) fn lease(lease: &Lease, credential: Option<&Credential>) -> api::Lease {
     let revoked_at = match lease.state {
         State::Revoked { at, .. } => Some(at.rfc3339()),
-        State::Pending | State::Active { .. } | State::Revoking { .. } => None,
+        State::Pending
+        | State::Active { .. }
+        | State::Revoking { .. }
+        | State::Abandoned { .. } => None,
     };
     api::Lease {
         id: lease.id.to_string(),
@@ -43,8 +46,8 @@ fn show_credential(credential: &Credential) -> api::Credential {
 }
 
 pub(super) fn counts(counts: Counts) -> api::LeaseCounts {
-    let Counts { pending, active, revoking, revoked } = counts;
-    api::LeaseCounts { pending, active, revoking, revoked }
+    let Counts { pending, active, revoking, revoked, abandoned } = counts;
+    api::LeaseCounts { pending, active, revoking, revoked, abandoned }
 }
 
 pub(super) fn task(task: &Task, leases: Counts) -> api::Task {

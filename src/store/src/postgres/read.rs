@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::{
-    Counts, Lease, LeaseId, ReplicaId, StoreError, Task, TaskId,
+    Counts, Lease, LeaseId, ReplicaId, Sighting, Standing, StoreError, Task, TaskId,
     audit::{Head, Record},
 };
 use uuid::Uuid;
@@ -69,6 +69,7 @@ impl PostgresStore {
                 "pending" => counts.pending = count,
                 "active" => counts.active = count,
                 "revoked" => counts.revoked = count,
+                "abandoned" => counts.abandoned = count,
                 // Whatever cannot be read may be alive.
                 _ => counts.revoking += count,
             }
@@ -103,14 +104,69 @@ impl PostgresStore {
         Ok(seconds(left.flatten()))
     }
 
-    pub(crate) async fn installation(&self) -> Result<Uuid, StoreError> {
-        sqlx::query_scalar!(
-            "INSERT INTO installation (id) VALUES (gen_random_uuid())
-             ON CONFLICT (only_one) DO UPDATE SET only_one = true RETURNING id"
+    pub(crate) async fn read_installation(&self) -> Result<Uuid, StoreError> {
+        sqlx::query_scalar!("SELECT id FROM installation")
+            .fetch_one(&self.reads)
+            .await
+            .map_err(unavailable)
+    }
+
+    pub(super) async fn read_standing(&self) -> Result<Standing, StoreError> {
+        let row = sqlx::query!(
+            "SELECT suspended_at, suspended_reason, hold_from, hold_to, hold_until
+             FROM installation"
         )
         .fetch_one(&self.reads)
         .await
-        .map_err(unavailable)
+        .map_err(unavailable)?;
+        let hold = [row.hold_from.into(), row.hold_to.into(), row.hold_until.into()];
+        Ok(row::standing(row.suspended_at.into(), row.suspended_reason, hold))
+    }
+
+    pub(super) async fn read_turn(&self, backend: &str) -> Result<u64, StoreError> {
+        let turn = sqlx::query_scalar!("SELECT turn FROM sweeps WHERE backend = $1", backend)
+            .fetch_optional(&self.reads)
+            .await
+            .map_err(unavailable)?;
+        Ok(turn.map_or(0, i64::cast_unsigned))
+    }
+
+    pub(super) async fn read_sightings(
+        &self,
+        ids: &[LeaseId],
+    ) -> Result<Vec<Sighting>, StoreError> {
+        let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
+        let rows = sqlx::query!("SELECT id, backend, state FROM leases WHERE id = ANY($1)", &ids)
+            .fetch_all(&self.reads)
+            .await
+            .map_err(unavailable)?;
+        let sighting = |(id, backend, state): (Uuid, String, String)| Sighting {
+            lease: LeaseId::from_uuid(id),
+            backend,
+            may_live: row::may_live(&state),
+        };
+        Ok(rows.into_iter().map(|row| sighting((row.id, row.backend, row.state))).collect())
+    }
+
+    pub(super) async fn read_living_of(
+        &self,
+        backend: &str,
+        after: Option<LeaseId>,
+        limit: u32,
+    ) -> Result<Vec<Lease>, StoreError> {
+        query_leases!(
+            "WHERE backend = $1 AND id > $2 AND state IN ('pending', 'active', 'revoking')
+             ORDER BY id LIMIT $3",
+            backend,
+            after.map_or(Uuid::nil(), LeaseId::uuid),
+            i64::from(limit),
+        )
+        .fetch_all(&self.reads)
+        .await
+        .map_err(unavailable)?
+        .into_iter()
+        .map(Lease::try_from)
+        .collect()
     }
 
     pub(crate) async fn leases(&self, filter: &LeaseFilter) -> Result<Page<Lease>, StoreError> {
@@ -214,7 +270,7 @@ impl PostgresStore {
     pub(crate) async fn living(&self) -> Result<Vec<Living>, StoreError> {
         let rows = sqlx::query!(
             r#"SELECT backend, state, count(*) AS "count!", min(coalesce(revoking_at, due_at)) AS oldest FROM leases
-             WHERE state <> 'revoked' GROUP BY backend, state ORDER BY backend, state"#
+             WHERE state IN ('pending', 'active', 'revoking') GROUP BY backend, state ORDER BY backend, state"#
         )
         .fetch_all(&self.reads)
         .await

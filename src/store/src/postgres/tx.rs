@@ -7,9 +7,10 @@
 use async_trait::async_trait;
 use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::{
-    Decision, IdempotencyKey, Lease, LeaseId, Replay, StoreError, Task, TaskId,
+    Abandonment, Decision, IdempotencyKey, Lease, LeaseId, Replay, ReplicaId, Spared, Standing,
+    StoreError, Task, TaskId,
     audit::{Chain, Entry, Head, Record},
-    transact::Tx,
+    transact::{Share, Tx},
 };
 use sqlx::{PgConnection, types::time::OffsetDateTime};
 use uuid::Uuid;
@@ -22,6 +23,10 @@ pub(super) struct PostgresTx<'a> {
     pub(super) now: Timestamp,
     pub(super) chain: Chain,
     pub(super) records: Vec<Record>,
+    /// As it was when the transaction began, and as it has changed it since.
+    pub(super) standing: Standing,
+    /// What the server is recognised by, if it tells.
+    pub(super) server: Option<String>,
 }
 
 impl PostgresTx<'_> {
@@ -108,6 +113,14 @@ impl PostgresTx<'_> {
     }
 }
 
+/// The interval that the brake holds, and the instant after which what expires in it is still
+/// held; without a hold, an interval of nothing.
+fn held(spared: Spared, now: Timestamp) -> [OffsetDateTime; 3] {
+    spared.hold.map_or([OffsetDateTime::UNIX_EPOCH; 3], |hold| {
+        [hold.from.offset(), hold.to.offset(), now.minus(hold.jump()).offset()]
+    })
+}
+
 fn uuids(ids: &[LeaseId]) -> Vec<Uuid> {
     ids.iter().map(|id| id.uuid()).collect()
 }
@@ -132,13 +145,18 @@ impl Tx for PostgresTx<'_> {
         row.map_err(unavailable)?.map(Task::try_from).transpose()
     }
 
-    async fn due_tasks(&mut self, limit: u32) -> Result<Vec<Task>, StoreError> {
+    async fn due_tasks(&mut self, limit: u32, spared: Spared) -> Result<Vec<Task>, StoreError> {
+        let [from, to, now_less_jump] = held(spared, self.now);
         // SKIP LOCKED: replicas that look at the same time take different tasks.
         let rows = query_tasks!(
-            "WHERE ended IS NULL AND expires_at <= $1 ORDER BY expires_at LIMIT $2
-             FOR UPDATE SKIP LOCKED",
+            "WHERE ended IS NULL AND expires_at <= $1
+               AND NOT (expires_at > $3 AND expires_at <= $4 AND expires_at > $5)
+             ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED",
             self.now.offset(),
             i64::from(limit),
+            from,
+            to,
+            now_less_jump,
         )
         .fetch_all(&mut *self.connection)
         .await
@@ -222,7 +240,8 @@ impl Tx for PostgresTx<'_> {
 
     async fn leases_of(&mut self, task: TaskId) -> Result<Vec<Lease>, StoreError> {
         let rows = query_leases!(
-            "WHERE task = $1 AND state <> 'revoked' ORDER BY id FOR UPDATE",
+            "WHERE task = $1 AND state IN ('pending', 'active', 'revoking')
+             ORDER BY id FOR UPDATE",
             task.uuid()
         )
         .fetch_all(&mut *self.connection)
@@ -231,18 +250,57 @@ impl Tx for PostgresTx<'_> {
         self.readable(rows).await
     }
 
-    async fn due_leases(&mut self, backend: &str, limit: u32) -> Result<Vec<Lease>, StoreError> {
+    async fn due_leases(
+        &mut self,
+        backend: &str,
+        limit: u32,
+        spared: Spared,
+    ) -> Result<Vec<Lease>, StoreError> {
+        let [from, to, now_less_jump] = held(spared, self.now);
         let rows = query_leases!(
             "WHERE backend = $1 AND due_at <= $2 AND quarantined IS NULL
+               AND (state = 'revoking' OR NOT $4)
+               AND NOT (state = 'active' AND delivered_at IS NOT NULL AND expires_at > $5
+                 AND expires_at <= $6 AND expires_at > $7)
              ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED",
             backend,
             self.now.offset(),
+            i64::from(limit),
+            spared.unless_told,
+            from,
+            to,
+            now_less_jump,
+        )
+        .fetch_all(&mut *self.connection)
+        .await
+        .map_err(unavailable)?;
+        self.readable(rows).await
+    }
+
+    async fn claimed_by(&mut self, owner: ReplicaId, limit: u32) -> Result<Vec<Lease>, StoreError> {
+        let rows = query_leases!(
+            "WHERE claim_owner = $1 ORDER BY id LIMIT $2 FOR UPDATE",
+            owner.uuid(),
             i64::from(limit),
         )
         .fetch_all(&mut *self.connection)
         .await
         .map_err(unavailable)?;
         self.readable(rows).await
+    }
+
+    async fn expiring(&mut self, from: Timestamp, to: Timestamp) -> Result<Share, StoreError> {
+        let counted = sqlx::query!(
+            r#"SELECT count(*) FILTER (WHERE expires_at > $1 AND expires_at <= $2) AS "part!",
+                count(*) AS "whole!" FROM leases WHERE state = 'active'"#,
+            from.offset(),
+            to.offset(),
+        )
+        .fetch_one(&mut *self.connection)
+        .await
+        .map_err(unavailable)?;
+        let (part, whole) = (counted.part.cast_unsigned(), counted.whole.cast_unsigned());
+        Ok(Share { part, whole })
     }
 
     async fn insert_lease(&mut self, lease: &Lease) -> Result<(), StoreError> {
@@ -337,6 +395,90 @@ impl Tx for PostgresTx<'_> {
         Ok(written.rows_affected() == 1)
     }
 
+    async fn standing(&mut self) -> Result<Standing, StoreError> {
+        Ok(self.standing.clone())
+    }
+
+    async fn set_standing(&mut self, standing: &Standing) -> Result<(), StoreError> {
+        let suspended = standing.suspended.as_ref();
+        let at = |at: Option<Timestamp>| at.map(Timestamp::offset);
+        // While it is suspended the server is not accepted; when it is resumed, it is.
+        let accepted = self.server.as_deref().filter(|_| suspended.is_none());
+        sqlx::query!(
+            "UPDATE installation SET suspended_at = $1, suspended_reason = $2, hold_from = $3,
+                hold_to = $4, hold_until = $5, server = COALESCE($6, server)",
+            at(suspended.map(|suspended| suspended.since)),
+            suspended.map(|suspended| suspended.reason.as_str()),
+            at(standing.hold.map(|hold| hold.from)),
+            at(standing.hold.map(|hold| hold.to)),
+            at(standing.hold.map(|hold| hold.until)),
+            accepted,
+        )
+        .execute(&mut *self.connection)
+        .await
+        .map_err(unavailable)?;
+        self.standing = standing.clone();
+        Ok(())
+    }
+
+    async fn turn(&mut self, backend: &str) -> Result<(u64, Option<Timestamp>), StoreError> {
+        let found = sqlx::query!(
+            "SELECT turn, began_at FROM sweeps WHERE backend = $1 FOR UPDATE",
+            backend
+        )
+        .fetch_optional(&mut *self.connection)
+        .await
+        .map_err(unavailable)?;
+        Ok(found.map_or((0, None), |row| (row.turn.cast_unsigned(), Some(row.began_at.into()))))
+    }
+
+    async fn set_turn(&mut self, backend: &str, turn: u64) -> Result<(), StoreError> {
+        // Two replicas may both have found no row: the greater turn stands.
+        sqlx::query!(
+            "INSERT INTO sweeps AS s (backend, turn, began_at) VALUES ($1, $2, $3)
+             ON CONFLICT (backend) DO UPDATE SET turn = GREATEST(s.turn, $2), began_at = $3",
+            backend,
+            turn.cast_signed(),
+            self.now.offset(),
+        )
+        .execute(&mut *self.connection)
+        .await
+        .map_err(unavailable)?;
+        Ok(())
+    }
+
+    async fn prune(&mut self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        let (before, limit) = (before.offset(), i64::from(limit));
+        let leases = sqlx::query!(
+            "DELETE FROM leases WHERE id IN (SELECT id FROM leases
+             WHERE revoked_at < $1 AND state IN ('revoked', 'abandoned') LIMIT $2)",
+            before,
+            limit,
+        )
+        .execute(&mut *self.connection)
+        .await
+        .map_err(unavailable)?;
+        let tasks = sqlx::query_scalar!(
+            "SELECT id FROM tasks WHERE closed_at < $1
+             AND NOT EXISTS (SELECT 1 FROM leases WHERE leases.task = tasks.id)
+             LIMIT $2 FOR UPDATE SKIP LOCKED",
+            before,
+            limit,
+        )
+        .fetch_all(&mut *self.connection)
+        .await
+        .map_err(unavailable)?;
+        sqlx::query!("DELETE FROM idempotency_keys WHERE task = ANY($1)", &tasks)
+            .execute(&mut *self.connection)
+            .await
+            .map_err(unavailable)?;
+        sqlx::query!("DELETE FROM tasks WHERE id = ANY($1)", &tasks)
+            .execute(&mut *self.connection)
+            .await
+            .map_err(unavailable)?;
+        Ok(leases.rows_affected() + tasks.len() as u64)
+    }
+
     fn append(&mut self, entry: Entry) -> Decision {
         let record = self.chain.seal(entry, self.now);
         let decision = Decision { chain: record.chain, seq: record.seq };
@@ -350,6 +492,9 @@ async fn update(connection: &mut PgConnection, leases: &[Lease]) -> Result<Vec<U
     type At = Option<OffsetDateTime>;
     let at = |of: fn(&Lease) -> Option<Timestamp>| -> Vec<At> {
         leases.iter().map(|lease| of(lease).map(Timestamp::offset)).collect()
+    };
+    let wishes = |of: fn(&Abandonment) -> String| -> Vec<Option<String>> {
+        leases.iter().map(|lease| lease.abandonment.as_ref().map(of)).collect()
     };
     let ids: Vec<Uuid> = leases.iter().map(|l| l.id.uuid()).collect();
     let epochs: Vec<i64> = leases.iter().map(|l| l.epoch).collect();
@@ -370,14 +515,18 @@ async fn update(connection: &mut PgConnection, leases: &[Lease]) -> Result<Vec<U
             revoked_at = new.revoked_at, due_at = new.due_at,
             next_attempt_at = new.next_attempt_at, attempts = new.attempts,
             error_class = new.error_class, claim_owner = new.claim_owner,
-            claim_since = new.claim_since, claim_until = new.claim_until
+            claim_since = new.claim_since, claim_until = new.claim_until,
+            abandon_by = new.abandon_by, abandon_reason = new.abandon_reason,
+            abandon_at = new.abandon_at
          FROM UNNEST($1::uuid[], $2::bigint[], $3::text[], $4::timestamptz[], $5::timestamptz[],
             $6::timestamptz[], $7::timestamptz[], $8::timestamptz[], $9::text[],
             $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::timestamptz[],
-            $14::integer[], $15::text[], $16::uuid[], $17::timestamptz[], $18::timestamptz[])
+            $14::integer[], $15::text[], $16::uuid[], $17::timestamptz[], $18::timestamptz[],
+            $19::text[], $20::text[], $21::timestamptz[])
             AS new(id, epoch, state, expires_at, native_expires_at, settle_at, activated_at,
                 delivered_at, cause, revoking_at, revoked_at, due_at, next_attempt_at, attempts,
-                error_class, claim_owner, claim_since, claim_until)
+                error_class, claim_owner, claim_since, claim_until, abandon_by, abandon_reason,
+                abandon_at)
          WHERE leases.id = new.id AND leases.epoch = new.epoch - 1
          RETURNING leases.id AS "id!""#,
         &ids,
@@ -398,6 +547,9 @@ async fn update(connection: &mut PgConnection, leases: &[Lease]) -> Result<Vec<U
         &owners as &[Option<Uuid>],
         &at(|l| l.claim.map(|claim| claim.since)) as &[At],
         &at(|l| l.claim.map(|claim| claim.until)) as &[At],
+        &wishes(|wish| wish.by.clone()) as &[Option<String>],
+        &wishes(|wish| wish.reason.clone()) as &[Option<String>],
+        &at(|l| l.abandonment.as_ref().map(|wish| wish.at)) as &[At],
     )
     .fetch_all(connection)
     .await

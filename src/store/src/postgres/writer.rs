@@ -9,12 +9,12 @@ use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::{
     Clock, StoreError, Written,
     audit::{Chain, Entry, Head},
-    transact::apply,
+    transact::{Tx, apply, suspended_by},
 };
 use sqlx::{Connection, PgPool, pool::PoolConnection};
 use tokio::sync::mpsc;
 
-use super::{tx::PostgresTx, unavailable};
+use super::{server::Recognised, tx::PostgresTx, unavailable};
 use crate::{
     Incarnation, anchor,
     group::{GROUP_MAX, Job, fail_all},
@@ -33,6 +33,10 @@ pub(super) struct Writer {
     chain: Chain,
     /// A commit's answer was lost, so the chain must be read back.
     lost: bool,
+    /// How far the chain had come at the last commit that the server said was durable. A
+    /// database whose chain is shorter has lost commits.
+    durable: u64,
+    server: Recognised,
     incarnation: Incarnation,
     clock: Arc<dyn Clock>,
 }
@@ -62,11 +66,12 @@ impl Writer {
     /// Opens this incarnation's chain: its first record anchors the heads of the others.
     pub(super) async fn open(
         pool: PgPool,
+        server: Recognised,
         incarnation: Incarnation,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StoreError> {
         let chain = Chain::empty(incarnation.replica, incarnation.signer.clone());
-        let mut writer = Self { pool, chain, lost: false, incarnation, clock };
+        let mut writer = Self { pool, chain, lost: false, durable: 0, server, incarnation, clock };
         let heads = writer.heads_of_others().await.map_err(unavailable)?;
         let entry = Entry::new("audit.opened", "engine")
             .with("heads", anchor::heads_detail(&heads))
@@ -218,20 +223,30 @@ impl Writer {
     ) -> Result<Answers, Attempt> {
         let unreachable = |error| Attempt::Unreachable(unavailable(error));
         let mut transaction = connection.begin().await.map_err(unreachable)?;
-        let now = sqlx::query_scalar!(r#"SELECT clock_timestamp() AS "now!""#)
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(unreachable)?;
+        let begun = sqlx::query!(
+            r#"SELECT clock_timestamp() AS "now!", suspended_at, suspended_reason, hold_from,
+                hold_to, hold_until, server FROM installation"#
+        )
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(unreachable)?;
         if self.lost {
             self.chain = self.read_back(&mut transaction).await?;
         }
         let before = self.chain.head();
+        let hold = [begun.hold_from.into(), begun.hold_to.into(), begun.hold_until.into()];
         let mut tx = PostgresTx {
             connection: &mut transaction,
-            now: Timestamp::from(now),
+            now: Timestamp::from(begun.now),
             chain: self.chain.clone(),
             records: Vec::new(),
+            standing: row::standing(begun.suspended_at.into(), begun.suspended_reason, hold),
+            server: self.server.get(),
         };
+        recognise(&mut tx, begun.server).await.map_err(Attempt::RolledBack)?;
+        if before.seq < self.durable {
+            fallen_behind(&mut tx, before.seq, self.durable).await.map_err(Attempt::RolledBack)?;
+        }
         let mut answers = Vec::with_capacity(writes.len());
         for write in writes {
             match apply(&mut tx, write).await {
@@ -245,11 +260,16 @@ impl Writer {
             return Err(Attempt::Moved);
         }
         let chain = tx.chain;
-        if !writes.iter().any(dayfly_lease::Write::must_be_durable) {
+        let durable = writes.iter().any(dayfly_lease::Write::must_be_durable);
+        if !durable {
             sqlx::query!("SET LOCAL synchronous_commit = off").execute(&mut *transaction).await?;
         }
         match transaction.commit().await {
             Ok(()) => {
+                // A durable commit makes everything before it durable.
+                if durable || chain.head().seq < self.durable {
+                    self.durable = chain.head().seq;
+                }
                 self.chain = chain;
                 Ok(answers)
             }
@@ -262,14 +282,55 @@ impl Writer {
         let chain = self.chain.head().chain;
         let found =
             sqlx::query!("SELECT seq, hash FROM audit_chains WHERE chain = $1", chain.uuid())
-                .fetch_one(transaction)
+                .fetch_optional(&mut *transaction)
                 .await?;
+        let Some(found) = found else {
+            // The whole chain is lost: the database is from before this replica started.
+            sqlx::query!(
+                "INSERT INTO audit_chains (chain, seq, hash, opened_at)
+                 VALUES ($1, 0, $2, clock_timestamp())",
+                chain.uuid(),
+                [0_u8; 32].as_slice(),
+            )
+            .execute(transaction)
+            .await?;
+            let signer = self.incarnation.signer.clone();
+            return Ok(Chain::empty(self.incarnation.replica, signer));
+        };
         let head = u64::try_from(found.seq).ok().zip(row::hash(&found.hash));
         let (seq, hash) = head.ok_or_else(|| {
             Attempt::RolledBack(StoreError::Corrupt { what: format!("audit chain {chain}") })
         })?;
         Ok(Chain::at(Head { chain, seq, hash }, self.incarnation.signer.clone()))
     }
+}
+
+/// Suspends the installation when the server is not the one that was accepted: a standby was
+/// promoted, or a backup restored. A server that does not tell is taken as it is.
+async fn recognise(tx: &mut PostgresTx<'_>, accepted: Option<String>) -> Result<(), StoreError> {
+    let Some(found) = tx.server.clone() else { return Ok(()) };
+    match accepted {
+        Some(accepted) if accepted == found => Ok(()),
+        Some(accepted) => {
+            let entry = Entry::new("store.suspended", "engine");
+            let entry = entry.with("server", found).with("accepted", accepted);
+            suspended_by(tx, entry, "the store's server was promoted or restored").await
+        }
+        None => {
+            let standing = tx.standing.clone();
+            tx.set_standing(&standing).await
+        }
+    }
+}
+
+async fn fallen_behind(
+    tx: &mut PostgresTx<'_>,
+    found: u64,
+    durable: u64,
+) -> Result<(), StoreError> {
+    let entry = Entry::new("store.suspended", "engine");
+    let entry = entry.with("audit_found", found).with("audit_committed", durable);
+    suspended_by(tx, entry, "the store has lost commits that it had called durable").await
 }
 
 fn answer(group: Vec<Job>, answers: Answers) {

@@ -15,7 +15,7 @@ use super::{
     SqliteStore,
     read::{
         LEASE_COLUMNS, RECORD_COLUMNS, TASK_COLUMNS, at, heads, lease_row, moment, page,
-        record_row, rows, task_row, uuid,
+        record_row, rows, task_row,
     },
 };
 use crate::{ApiKey, ApiKeyAdded, AuditFilter, LeaseFilter, Living, Page, TaskFilter};
@@ -54,20 +54,8 @@ fn blob(id: Uuid) -> Vec<u8> {
 }
 
 impl SqliteStore {
-    pub(crate) async fn installation(&self) -> Result<Uuid, StoreError> {
-        let now = self.time.now().micros();
-        self.change(move |connection| {
-            connection
-                .query_row(
-                    "INSERT INTO installation (only_one, id, created_at)
-                     VALUES (1, randomblob(16), ?1)
-                     ON CONFLICT (only_one) DO UPDATE SET only_one = 1 RETURNING id",
-                    params![now],
-                    |row| uuid(row, "id"),
-                )
-                .map_err(StoreError::unavailable)
-        })
-        .await
+    pub(crate) async fn read_installation(&self) -> Result<Uuid, StoreError> {
+        self.read(|connection| super::read::installation(connection)).await
     }
 
     pub(crate) async fn leases(&self, filter: &LeaseFilter) -> Result<Page<Lease>, StoreError> {
@@ -157,7 +145,7 @@ impl SqliteStore {
 
     pub(crate) async fn living(&self) -> Result<Vec<Living>, StoreError> {
         let sql = "SELECT backend, state, count(*) AS count, min(coalesce(revoking_at, due_at)) AS oldest FROM leases
-            WHERE state <> 'revoked' GROUP BY backend, state ORDER BY backend, state";
+            WHERE state IN ('pending', 'active', 'revoking') GROUP BY backend, state ORDER BY backend, state";
         let read = |row: &Row<'_>| {
             Ok(Living {
                 backend: row.get("backend")?,

@@ -3,7 +3,9 @@
 //! Invariant: a column of the wrong type is an error; what a text means is judged in `row.rs`.
 
 use dayfly_backend_sdk::Timestamp;
-use dayfly_lease::{Counts, Lease, LeaseId, ReplicaId, StoreError, Task, TaskId, audit::Head};
+use dayfly_lease::{
+    Counts, Lease, LeaseId, ReplicaId, Sighting, Standing, StoreError, Task, TaskId, audit::Head,
+};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
@@ -15,8 +17,8 @@ use crate::{
 pub(super) const LEASE_COLUMNS: &str = "id, task, principal, issuer, role, backend, handle, \
     decision_chain, decision_seq, epoch, state, issued_at, expires_at, max_expires_at, \
     native_expires_at, mint_deadline, settle_at, activated_at, delivered_at, cause, revoking_at, \
-    revoked_at, next_attempt_at, attempts, error_class, claim_owner, claim_since, claim_until, renewable, \
-    belts, plan";
+    revoked_at, next_attempt_at, attempts, error_class, claim_owner, claim_since, claim_until, \
+    renewable, belts, abandon_by, abandon_reason, abandon_at, plan";
 pub(super) const TASK_COLUMNS: &str = "id, principal, issuer, identity, purpose, token_hash, \
     opened_at, expires_at, ended, closed_at";
 pub(super) const RECORD_COLUMNS: &str =
@@ -76,6 +78,9 @@ pub(super) fn lease_row(row: &Row<'_>) -> rusqlite::Result<LeaseRow> {
         claim_until: moment(row, "claim_until")?,
         renewable: row.get("renewable")?,
         belts: row.get::<_, String>("belts")?.split_whitespace().map(str::to_owned).collect(),
+        abandon_by: row.get("abandon_by")?,
+        abandon_reason: row.get("abandon_reason")?,
+        abandon_at: moment(row, "abandon_at")?,
         plan: json(row, "plan")?,
     })
 }
@@ -169,6 +174,7 @@ pub(super) fn counts(connection: &Connection, task: TaskId) -> Result<Counts, St
             "pending" => counts.pending = count,
             "active" => counts.active = count,
             "revoked" => counts.revoked = count,
+            "abandoned" => counts.abandoned = count,
             // Whatever cannot be read may be alive.
             _ => counts.revoking += count,
         }
@@ -198,6 +204,70 @@ pub(super) fn next_due(
 pub(super) fn next_task_due(connection: &Connection) -> Result<Option<Timestamp>, StoreError> {
     let sql = "SELECT expires_at FROM tasks WHERE ended IS NULL ORDER BY expires_at LIMIT 1";
     instant(connection, sql, [])
+}
+
+pub(super) fn installation(connection: &Connection) -> Result<Uuid, StoreError> {
+    connection
+        .query_row("SELECT id FROM installation", [], |row| uuid(row, "id"))
+        .map_err(StoreError::unavailable)
+}
+
+pub(super) fn standing(connection: &Connection) -> Result<Standing, StoreError> {
+    let sql = "SELECT suspended_at, suspended_reason, hold_from, hold_to, hold_until
+        FROM installation";
+    let read = |row: &Row<'_>| {
+        Ok(row::standing(
+            moment(row, "suspended_at")?,
+            row.get("suspended_reason")?,
+            [moment(row, "hold_from")?, moment(row, "hold_to")?, moment(row, "hold_until")?],
+        ))
+    };
+    connection.query_row(sql, [], read).map_err(StoreError::unavailable)
+}
+
+/// How many sweeps have begun, and when the last one did.
+pub(super) fn turn(
+    connection: &Connection,
+    backend: &str,
+) -> Result<(u64, Option<Timestamp>), StoreError> {
+    let sql = "SELECT turn, began_at FROM sweeps WHERE backend = ?1";
+    let read = |row: &Row<'_>| Ok((row.get::<_, i64>("turn")?, at(row, "began_at")?));
+    let found = rows(connection, sql, params![backend], read)?.into_iter().next();
+    Ok(found.map_or((0, None), |(turn, at)| (turn.cast_unsigned(), Some(at))))
+}
+
+/// Which of `ids` have a row, readable or not.
+pub(super) fn sightings(
+    connection: &Connection,
+    ids: &[LeaseId],
+) -> Result<Vec<Sighting>, StoreError> {
+    let places = vec!["?"; ids.len()].join(",");
+    let sql = format!("SELECT id, backend, state FROM leases WHERE id IN ({places})");
+    let ids = ids.iter().map(|id| *id.uuid().as_bytes());
+    let read = |row: &Row<'_>| {
+        let state: String = row.get("state")?;
+        Ok(Sighting {
+            lease: LeaseId::from_uuid(uuid(row, "id")?),
+            backend: row.get("backend")?,
+            may_live: row::may_live(&state),
+        })
+    };
+    rows(connection, &sql, rusqlite::params_from_iter(ids), read)
+}
+
+pub(super) fn living_of(
+    connection: &Connection,
+    backend: &str,
+    after: Option<LeaseId>,
+    limit: u32,
+) -> Result<Vec<Lease>, StoreError> {
+    let sql = format!(
+        "SELECT {LEASE_COLUMNS} FROM leases WHERE backend = ?1 AND id > ?2
+         AND state IN ('pending', 'active', 'revoking') ORDER BY id LIMIT ?3"
+    );
+    let after = after.map_or([0; 16], |id| *id.uuid().as_bytes());
+    let rows = rows(connection, &sql, params![backend, after, limit], lease_row)?;
+    rows.into_iter().map(Lease::try_from).collect()
 }
 
 pub(super) fn heads(

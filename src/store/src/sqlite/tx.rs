@@ -5,9 +5,10 @@
 use async_trait::async_trait;
 use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::{
-    Decision, IdempotencyKey, Lease, LeaseId, Replay, StoreError, Task, TaskId,
+    Decision, IdempotencyKey, Lease, LeaseId, Replay, ReplicaId, Spared, Standing, StoreError,
+    Task, TaskId,
     audit::{Chain, Entry, Head, Record},
-    transact::Tx,
+    transact::{Share, Tx},
 };
 use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
 
@@ -23,6 +24,14 @@ pub(super) struct SqliteTx<'a> {
 
 fn micros(at: Option<Timestamp>) -> Option<i64> {
     at.map(Timestamp::micros)
+}
+
+/// The interval that the brake holds and how far the clock jumped; without a hold, nothing.
+fn held(spared: Spared) -> [i64; 3] {
+    spared.hold.map_or([0; 3], |hold| {
+        let jump = i64::try_from(hold.jump().as_micros()).unwrap_or(i64::MAX / 2);
+        [hold.from.micros(), hold.to.micros(), jump]
+    })
 }
 
 impl<'a> SqliteTx<'a> {
@@ -113,7 +122,8 @@ impl<'a> SqliteTx<'a> {
                 settle_at = ?6, activated_at = ?7, delivered_at = ?8, cause = ?9,
                 revoking_at = COALESCE(revoking_at, ?10), revoked_at = ?11, due_at = ?12,
                 next_attempt_at = ?13, attempts = ?14, error_class = ?15, claim_owner = ?16,
-                claim_until = ?17, claim_since = ?18
+                claim_until = ?17, claim_since = ?18, abandon_by = ?19, abandon_reason = ?20,
+                abandon_at = ?21
              WHERE id = ?1 AND epoch = ?2 - 1",
             params![
                 lease.id.uuid().as_bytes(),
@@ -134,6 +144,9 @@ impl<'a> SqliteTx<'a> {
                 lease.claim.map(|claim| *claim.owner.uuid().as_bytes()),
                 micros(lease.claim.map(|claim| claim.until)),
                 micros(lease.claim.map(|claim| claim.since)),
+                lease.abandonment.as_ref().map(|wish| wish.by.as_str()),
+                lease.abandonment.as_ref().map(|wish| wish.reason.as_str()),
+                micros(lease.abandonment.as_ref().map(|wish| wish.at)),
             ],
         )?;
         Ok(written == 1)
@@ -150,12 +163,14 @@ impl Tx for SqliteTx<'_> {
         read::task(self.connection, id)
     }
 
-    async fn due_tasks(&mut self, limit: u32) -> Result<Vec<Task>, StoreError> {
+    async fn due_tasks(&mut self, limit: u32, spared: Spared) -> Result<Vec<Task>, StoreError> {
         let sql = format!(
             "SELECT {TASK_COLUMNS} FROM tasks WHERE ended IS NULL AND expires_at <= ?1
+             AND NOT (expires_at > ?3 AND expires_at <= ?4 AND expires_at + ?5 > ?1)
              ORDER BY expires_at LIMIT ?2"
         );
-        let params = params![self.now.micros(), limit];
+        let [from, to, jump] = held(spared);
+        let params = params![self.now.micros(), limit, from, to, jump];
         Ok(row::readable_tasks(read::rows(self.connection, &sql, params, task_row)?))
     }
 
@@ -221,14 +236,43 @@ impl Tx for SqliteTx<'_> {
 
     async fn leases_of(&mut self, task: TaskId) -> Result<Vec<Lease>, StoreError> {
         let task = task.uuid();
-        self.select("WHERE task = ?1 AND state <> 'revoked' ORDER BY id", params![task.as_bytes()])
+        self.select(
+            "WHERE task = ?1 AND state IN ('pending', 'active', 'revoking') ORDER BY id",
+            params![task.as_bytes()],
+        )
     }
 
-    async fn due_leases(&mut self, backend: &str, limit: u32) -> Result<Vec<Lease>, StoreError> {
+    async fn due_leases(
+        &mut self,
+        backend: &str,
+        limit: u32,
+        spared: Spared,
+    ) -> Result<Vec<Lease>, StoreError> {
+        let [from, to, jump] = held(spared);
         self.select(
-            "WHERE backend = ?1 AND due_at <= ?2 AND quarantined IS NULL ORDER BY due_at LIMIT ?3",
-            params![backend, self.now.micros(), limit],
+            "WHERE backend = ?1 AND due_at <= ?2 AND quarantined IS NULL
+               AND (state = 'revoking' OR NOT ?4)
+               AND NOT (state = 'active' AND delivered_at IS NOT NULL AND expires_at > ?5
+                 AND expires_at <= ?6 AND expires_at + ?7 > ?2)
+             ORDER BY due_at LIMIT ?3",
+            params![backend, self.now.micros(), limit, spared.unless_told, from, to, jump],
         )
+    }
+
+    async fn claimed_by(&mut self, owner: ReplicaId, limit: u32) -> Result<Vec<Lease>, StoreError> {
+        let owner = owner.uuid();
+        self.select("WHERE claim_owner = ?1 LIMIT ?2", params![owner.as_bytes(), limit])
+    }
+
+    async fn expiring(&mut self, from: Timestamp, to: Timestamp) -> Result<Share, StoreError> {
+        let sql = "SELECT count(*) FILTER (WHERE expires_at > ?1 AND expires_at <= ?2), count(*)
+            FROM leases WHERE state = 'active'";
+        let mut statement = self.connection.prepare_cached(sql).map_err(StoreError::unavailable)?;
+        let counted = statement.query_row(params![from.micros(), to.micros()], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+        });
+        let (part, whole) = counted.map_err(StoreError::unavailable)?;
+        Ok(Share { part: part.cast_unsigned(), whole: whole.cast_unsigned() })
     }
 
     async fn insert_lease(&mut self, lease: &Lease) -> Result<(), StoreError> {
@@ -317,6 +361,56 @@ impl Tx for SqliteTx<'_> {
             ],
         )?;
         Ok(written == 1)
+    }
+
+    async fn standing(&mut self) -> Result<Standing, StoreError> {
+        read::standing(self.connection)
+    }
+
+    async fn set_standing(&mut self, standing: &Standing) -> Result<(), StoreError> {
+        let suspended = standing.suspended.as_ref();
+        self.execute(
+            "UPDATE installation SET suspended_at = ?1, suspended_reason = ?2, hold_from = ?3,
+                hold_to = ?4, hold_until = ?5",
+            params![
+                micros(suspended.map(|suspended| suspended.since)),
+                suspended.map(|suspended| suspended.reason.as_str()),
+                micros(standing.hold.map(|hold| hold.from)),
+                micros(standing.hold.map(|hold| hold.to)),
+                micros(standing.hold.map(|hold| hold.until)),
+            ],
+        )
+        .map(drop)
+    }
+
+    async fn turn(&mut self, backend: &str) -> Result<(u64, Option<Timestamp>), StoreError> {
+        read::turn(self.connection, backend)
+    }
+
+    async fn set_turn(&mut self, backend: &str, turn: u64) -> Result<(), StoreError> {
+        self.execute(
+            "INSERT INTO sweeps (backend, turn, began_at) VALUES (?1, ?2, ?3)
+             ON CONFLICT (backend) DO UPDATE SET turn = ?2, began_at = ?3",
+            params![backend, turn.cast_signed(), self.now.micros()],
+        )
+        .map(drop)
+    }
+
+    async fn prune(&mut self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        let before = before.micros();
+        let leases = self.execute(
+            "DELETE FROM leases WHERE id IN (SELECT id FROM leases
+             WHERE revoked_at < ?1 AND state IN ('revoked', 'abandoned') LIMIT ?2)",
+            params![before, limit],
+        )?;
+        let ended = "SELECT id FROM tasks WHERE closed_at < ?1
+             AND NOT EXISTS (SELECT 1 FROM leases WHERE leases.task = tasks.id)
+             ORDER BY id LIMIT ?2";
+        let keys = format!("DELETE FROM idempotency_keys WHERE task IN ({ended})");
+        self.execute(&keys, params![before, limit])?;
+        let tasks = format!("DELETE FROM tasks WHERE id IN ({ended})");
+        let tasks = self.execute(&tasks, params![before, limit])?;
+        Ok((leases + tasks) as u64)
     }
 
     fn append(&mut self, entry: Entry) -> Decision {

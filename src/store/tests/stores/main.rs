@@ -133,9 +133,10 @@ async fn two_condemned(store: &dyn Store, backend: &str) -> (LeaseId, LeaseId) {
 async fn claimed(store: &dyn Store, backend: &str) -> Vec<LeaseId> {
     let owner = ReplicaId::new(store.now().await.unwrap(), &SystemEntropy::new());
     let hold = Duration::from_secs(30);
-    let claim = Write::Claim { backend: backend.into(), owner, limit: 10, hold };
+    let backend = backend.into();
+    let claim = Write::Claim { backend, owner, limit: 10, hold, believed: None };
     match store.write(claim).await.unwrap() {
-        Written::Leases(leases) => leases.into_iter().map(|lease| lease.id).collect(),
+        Written::Claimed { leases, .. } => leases.into_iter().map(|lease| lease.id).collect(),
         other => panic!("answered {other:?}"),
     }
 }

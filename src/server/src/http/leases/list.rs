@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{broker::Broker, policy::Ask};
 
-const STATES: &[&str] = &["pending", "active", "revoking", "revoked", "expired"];
+const STATES: &[&str] = &["pending", "active", "revoking", "revoked", "abandoned"];
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

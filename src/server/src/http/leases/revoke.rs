@@ -57,9 +57,12 @@ pub(crate) async fn handler(
     let row = broker.engine.revoke(lease.row.id, cause, &actor, reason, wait).await?;
     let revoked_at = match row.state {
         LeaseState::Revoked { at, .. } => Some(at.rfc3339()),
-        LeaseState::Pending | LeaseState::Active { .. } | LeaseState::Revoking { .. } => None,
+        LeaseState::Pending
+        | LeaseState::Active { .. }
+        | LeaseState::Revoking { .. }
+        | LeaseState::Abandoned { .. } => None,
     };
-    let status = if row.may_live() { StatusCode::ACCEPTED } else { StatusCode::OK };
+    let status = if revoked_at.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
     let body = api::Revoked {
         id: lease.lease.clone(),
         state: row.state.as_str().to_owned(),

@@ -1,7 +1,7 @@
 //! `POST /api/v1/tasks/{id}/complete`: the work is over, and so are its credentials.
 //!
 //! Invariant: 200 means that every credential of the task is verified dead; until then it is
-//! 202 with what is still owed (I5).
+//! 202 with what is still owed (I5), and also when two people gave up on one of them.
 
 use std::sync::Arc;
 
@@ -53,9 +53,10 @@ pub(crate) async fn handler(
     };
     let actor = caller.principal.id();
     let done = broker.engine.complete(task.id, end, &actor, wait).await?;
-    let dead = done.counts.owed() == 0;
+    let dead = done.counts.owed() == 0 && done.counts.abandoned == 0;
     let state = match done.task.state {
         TaskState::Closed { end, .. } if dead => end.as_str(),
+        TaskState::Closed { .. } if done.counts.owed() == 0 => "abandoned",
         TaskState::Closed { .. } | TaskState::Open => "revoking",
     };
     let body =
