@@ -1,0 +1,268 @@
+//! A backend that fails on demand, and an engine over it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use dayfly_backend_sdk::{
+    Backend, CanaryReport, Capabilities, Credential, Doomed, Error, ErrorKind, Expiry, Handle,
+    HandlePrefix, Listed, Listing, Liveness, Marker, MintRequest, Plan, RenewRequest, Revocation,
+    Secret, Template, Timestamp,
+};
+use dayfly_lease::{
+    Cause, Engine, Lease, NewTask, Order, ReplicaId, Settings, State, Store, SystemClock,
+    SystemEntropy, TaskId, Write, Written,
+    audit::{Chain, Entry, Signer},
+    memory::MemoryStore,
+};
+use serde_json::Value;
+
+/// What the backend does next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Mood {
+    #[default]
+    Works,
+    /// Creates it and says that it does not know.
+    LosesTheReply,
+    /// Refuses, certainly.
+    Refuses,
+    /// Accepts and never answers.
+    Hangs,
+    /// Cannot be reached.
+    Down,
+}
+
+#[derive(Debug)]
+pub(crate) struct Fake {
+    capabilities: Capabilities,
+    prefix: HandlePrefix,
+    pub(crate) live: Mutex<BTreeSet<Handle>>,
+    mood: Mutex<Mood>,
+    pub(crate) poisoned: Mutex<BTreeSet<Handle>>,
+    pub(crate) marker: Mutex<Option<Marker>>,
+    mint_takes: Duration,
+}
+
+impl Fake {
+    pub(crate) fn new(mint_takes: Duration) -> Arc<Self> {
+        let capabilities = Capabilities {
+            kind: "fake",
+            expiry: Expiry::None,
+            revoke: true,
+            session_kill: false,
+            verify: true,
+            list: true,
+            renew: true,
+            deadline_guard: true,
+            ttl_min: Duration::from_millis(10),
+            handle_len_max: 63,
+        };
+        Arc::new(Self {
+            capabilities,
+            prefix: HandlePrefix::parse("f_").unwrap(),
+            live: Mutex::default(),
+            mood: Mutex::default(),
+            poisoned: Mutex::default(),
+            marker: Mutex::default(),
+            mint_takes,
+        })
+    }
+
+    pub(crate) fn live(&self) -> usize {
+        self.live.lock().unwrap().len()
+    }
+
+    pub(crate) fn set(&self, mood: Mood) {
+        *self.mood.lock().unwrap() = mood;
+    }
+
+    pub(crate) fn mood(&self) -> Mood {
+        *self.mood.lock().unwrap()
+    }
+}
+
+#[async_trait]
+impl Backend for Fake {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn prefix(&self) -> &HandlePrefix {
+        &self.prefix
+    }
+
+    fn template(&self, _raw: &Value) -> Result<Template, Error> {
+        Ok(Template::new(Plan::default(), ()))
+    }
+
+    async fn mint(&self, request: &MintRequest<'_>) -> Result<Credential, Error> {
+        tokio::time::sleep(self.mint_takes).await;
+        let mood = self.mood();
+        if mood == Mood::Refuses {
+            return Err(Error::new(ErrorKind::Denied, "no"));
+        }
+        if mood == Mood::Down {
+            return Err(down());
+        }
+        if mood == Mood::Hangs {
+            std::future::pending::<()>().await;
+        }
+        self.live.lock().unwrap().insert(request.handle.clone());
+        if mood == Mood::LosesTheReply {
+            return Err(Error::new(ErrorKind::UnknownOutcome, "lost"));
+        }
+        Ok(Credential::new().secret("key", Secret::new("s3cret")))
+    }
+
+    async fn renew(&self, _request: &RenewRequest<'_>) -> Result<(), Error> {
+        match self.mood() {
+            Mood::Refuses => Err(Error::new(ErrorKind::Denied, "no")),
+            Mood::Down => Err(down()),
+            Mood::Works | Mood::LosesTheReply | Mood::Hangs => Ok(()),
+        }
+    }
+
+    async fn revoke(&self, doomed: &[Doomed]) -> Vec<Revocation> {
+        if self.mood() == Mood::Down {
+            return doomed.iter().map(|_| Revocation::Failed(down())).collect();
+        }
+        let poisoned = self.poisoned.lock().unwrap().clone();
+        let mut live = self.live.lock().unwrap();
+        let revoke = |doomed: &Doomed| {
+            if poisoned.contains(&doomed.handle) {
+                return Revocation::Failed(Error::new(ErrorKind::Dependent, "owns a table"));
+            }
+            live.remove(&doomed.handle);
+            Revocation::Gone
+        };
+        doomed.iter().map(revoke).collect()
+    }
+
+    async fn verify(&self, doomed: &[Doomed]) -> Result<Vec<Liveness>, Error> {
+        if self.mood() == Mood::Down {
+            return Err(down());
+        }
+        let live = self.live.lock().unwrap();
+        let of = |doomed: &Doomed| {
+            if live.contains(&doomed.handle) { Liveness::Live } else { Liveness::Gone }
+        };
+        Ok(doomed.iter().map(of).collect())
+    }
+
+    async fn marker(&self) -> Result<Option<Marker>, Error> {
+        Ok(self.marker.lock().unwrap().clone())
+    }
+
+    async fn mark(&self, marker: &Marker) -> Result<(), Error> {
+        *self.marker.lock().unwrap() = Some(marker.clone());
+        Ok(())
+    }
+
+    async fn list(&self, _after: Option<&Handle>, _limit: u32) -> Result<Listing, Error> {
+        let live = self.live.lock().unwrap();
+        let listed = |handle: &Handle| Listed { handle: handle.clone(), expires_at: None };
+        Ok(Listing { credentials: live.iter().map(listed).collect(), more: false })
+    }
+
+    async fn canary(&self, _handle: &Handle, _template: &Template) -> CanaryReport {
+        CanaryReport::default()
+    }
+}
+
+fn down() -> Error {
+    Error::new(ErrorKind::Unavailable, "connection refused")
+}
+
+pub(crate) struct Rig {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) store: Arc<MemoryStore>,
+    pub(crate) backend: Arc<Fake>,
+}
+
+impl Rig {
+    /// An engine at work.
+    pub(crate) fn new(mint_takes: Duration) -> Self {
+        let rig = Self::idle(mint_takes);
+        rig.start();
+        rig
+    }
+
+    /// Starts its loops.
+    pub(crate) fn start(&self) {
+        drop(self.engine.start());
+    }
+
+    /// An engine whose loops do not run yet.
+    pub(crate) fn idle(mint_takes: Duration) -> Self {
+        let entropy = Arc::new(SystemEntropy::new());
+        let replica = ReplicaId::new(Timestamp::from_seconds(1), entropy.as_ref());
+        let chain = Chain::empty(replica, Signer::from_seed(&[7; 32]).unwrap());
+        let store = Arc::new(MemoryStore::new(Arc::new(SystemClock), chain));
+        let backend = Fake::new(mint_takes);
+        let settings = Settings {
+            mint_within: Duration::from_millis(400),
+            settle_guarded: Duration::from_millis(200),
+            backoff_first: Duration::from_millis(20),
+            revoke_within: Duration::from_millis(300),
+            sweep_every: Duration::from_millis(40),
+            sweep_grace: Duration::from_millis(60),
+            ..Settings::default()
+        };
+        let engine = Engine::new(
+            Arc::clone(&store) as Arc<dyn Store>,
+            BTreeMap::from([("fake".to_owned(), Arc::clone(&backend) as Arc<dyn Backend>)]),
+            Arc::new(SystemClock),
+            entropy,
+            replica,
+            settings,
+        );
+        Self { engine, store, backend }
+    }
+
+    pub(crate) async fn task(&self) -> TaskId {
+        let id = TaskId::new(self.store.now().await.unwrap(), self.engine.entropy().as_ref());
+        let task = NewTask {
+            id,
+            principal: "ci|repo".into(),
+            issuer: "ci".into(),
+            identity: Value::Null,
+            purpose: "test".into(),
+            token_hash: [0; 32],
+            ttl: Duration::from_mins(1),
+        };
+        let decision = Entry::new("task.opened", "ci|repo");
+        let write = Write::OpenTask { task: Box::new(task), replay: None, decision };
+        let Written::Task(_) = self.store.write(write).await.unwrap() else { panic!("no task") };
+        id
+    }
+
+    pub(crate) fn order(&self, task: TaskId, ttl: Duration) -> Order {
+        Order {
+            task,
+            role: "reader".into(),
+            backend: "fake".into(),
+            template: self.backend.template(&Value::Null).unwrap(),
+            ttl,
+            ttl_max: Duration::from_mins(5),
+            renewable: true,
+            key: None,
+            decision: Entry::new("lease.allowed", "ci|repo"),
+        }
+    }
+
+    /// The only lease, once it is verified dead, with why it died.
+    pub(crate) async fn buried(&self) -> (Lease, Cause) {
+        for _ in 0..400 {
+            if let [lease] = self.store.leases().await.as_slice()
+                && let State::Revoked { cause, .. } = lease.state
+            {
+                return (lease.clone(), cause);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("not verified dead: {:?}", self.store.leases().await);
+    }
+}
