@@ -15,7 +15,7 @@ pub use complete::Completion;
 pub use mint::{Delivery, MintError, Minted, Order};
 pub use recover::{Survey, SurveyError};
 pub use renew::{RenewError, Renewal};
-pub use sweep::{Owner, Sweep, SweepError};
+pub use sweep::{Orphans, Owner, Sweep, SweepError};
 
 use std::{
     collections::BTreeMap,
@@ -30,6 +30,7 @@ use tokio_util::task::TaskTracker;
 use crate::{Clock, Entropy, ReplicaId, Store, Write};
 
 use breaker::{Breaker, Pass};
+use sweep::Tally;
 
 /// The engine's bounds.
 #[derive(Clone, Debug)]
@@ -93,6 +94,7 @@ pub struct Line {
     mints: Semaphore,
     breaker: Breaker,
     owner: watch::Sender<Owner>,
+    tally: Tally,
 }
 
 impl Line {
@@ -109,6 +111,11 @@ impl Line {
     /// Whether the backend is taken to be down, and only probed.
     pub fn is_down(&self) -> bool {
         self.breaker.is_open()
+    }
+
+    /// What this replica's sweeps came across here.
+    pub fn orphans(&self) -> Orphans {
+        self.tally.read()
     }
 
     fn wake(&self) {
@@ -151,6 +158,7 @@ impl Engine {
             mints: Semaphore::new(settings.mints_per_backend),
             breaker: Breaker::new(),
             owner: watch::Sender::new(Owner::Unknown),
+            tally: Tally::default(),
         };
         let lines = backends.into_iter();
         let lines = lines.map(|(name, backend)| (name.clone(), line(&name, backend))).collect();

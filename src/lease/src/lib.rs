@@ -21,8 +21,8 @@ mod task;
 pub mod transact;
 
 pub use engine::{
-    Completion, Delivery, Engine, Line, MintError, Minted, Order, Owner, RenewError, Renewal,
-    Settings, Survey, SurveyError, Sweep, SweepError,
+    Completion, Delivery, Engine, Line, MintError, Minted, Order, Orphans, Owner, RenewError,
+    Renewal, Settings, Survey, SurveyError, Sweep, SweepError,
 };
 pub use ids::{IdError, LeaseId, ReplicaId, TaskId};
 pub use lease::{Abandonment, Cause, Claim, Decision, Lease, State, Transition};

@@ -176,12 +176,18 @@ impl Engine {
         let line = self.lines.get(&order.backend).ok_or(MintError::UnknownBackend)?;
         let _permit = line.mints.try_acquire().map_err(|_| MintError::Busy)?;
         let template = order.template.clone();
-        self.own(line).await.map_err(MintError::Owner)?;
         let probe = match line.breaker.ask(self.clock.running()) {
             Pass::Closed { .. } => Probe::none(),
             Pass::Probe => Probe::at(line),
             Pass::Wait(after) => return Err(MintError::Down { after }),
         };
+        if let Err(error) = self.own(line).await {
+            if error.is_silence() {
+                probe.used();
+                line.breaker.failed(self.clock.running(), self.percent());
+            }
+            return Err(MintError::Owner(error));
+        }
         failpoint::reached("mint.before_intent").await.map_err(|_| MintError::Interrupted)?;
         let lease = self.intend(line, order).await?;
         failpoint::reached("mint.after_intent").await.map_err(|_| MintError::Interrupted)?;

@@ -6,9 +6,13 @@
 //! its own (another installation's marker), that the store is the right one (a turn that went
 //! backwards), or that so many can be unknown (more than a fifth).
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
-use dayfly_backend_sdk::{Doomed, Handle, Liveness, Marker, Plan, Revocation};
+use dayfly_backend_sdk::{Doomed, ErrorKind, Handle, Liveness, Marker, Plan, Revocation};
 
 use super::{Engine, Line, mint::timeout};
 use crate::{LeaseId, StoreError, Write, Written, audit::Entry};
@@ -45,6 +49,29 @@ pub struct Sweep {
     pub killed: u64,
 }
 
+/// What one replica's sweeps of a backend came across since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Orphans {
+    /// Credentials that no living row covered, each as often as it was found.
+    pub found: u64,
+    /// Of them, those that were ended and verified gone.
+    pub ended: u64,
+}
+
+/// [`Orphans`] while they are counted.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    found: AtomicU64,
+    ended: AtomicU64,
+}
+
+impl Tally {
+    pub(super) fn read(&self) -> Orphans {
+        let found = self.found.load(Ordering::Relaxed);
+        Orphans { found, ended: self.ended.load(Ordering::Relaxed) }
+    }
+}
+
 /// Why a sweep did nothing, or not all.
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {
@@ -71,6 +98,19 @@ pub enum SweepError {
     /// It took too long.
     #[error("the backend did not answer in time")]
     Timeout,
+}
+
+impl SweepError {
+    /// Whether the backend gave no answer that would show that it is there.
+    pub(super) fn is_silence(&self) -> bool {
+        match self {
+            Self::Timeout => true,
+            Self::Backend(error) => {
+                matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::UnknownOutcome)
+            }
+            Self::Another(_) | Self::Held { .. } | Self::Store(_) | Self::Suspended => false,
+        }
+    }
 }
 
 /// The names of a page that no living row covers.
@@ -243,6 +283,7 @@ impl Engine {
             }
         };
         self.store.write(Write::Note(entry("orphan.found"))).await?;
+        line.tally.found.fetch_add(1, Ordering::Relaxed);
         tracing::error!(backend, %handle, known = lease.is_some(), "orphan.found");
         let within = self.settings.revoke_within;
         let revoked = timeout(self.clock.as_ref(), within, line.backend.revoke(&doomed)).await;
@@ -254,6 +295,7 @@ impl Engine {
             return Ok(false);
         }
         self.store.write(Write::Note(entry("orphan.revoked"))).await?;
+        line.tally.ended.fetch_add(1, Ordering::Relaxed);
         self.deaths.send_modify(|count| *count = count.wrapping_add(1));
         Ok(true)
     }
@@ -299,7 +341,7 @@ impl Engine {
         &self,
         call: impl Future<Output = Result<T, dayfly_backend_sdk::Error>>,
     ) -> Result<T, SweepError> {
-        let within: Duration = self.settings.revoke_within;
+        let within: Duration = self.settings.mint_within;
         match timeout(self.clock.as_ref(), within, call).await {
             Some(answer) => answer.map_err(SweepError::Backend),
             None => Err(SweepError::Timeout),
