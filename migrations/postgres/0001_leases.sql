@@ -102,6 +102,7 @@ CREATE INDEX leases_living ON leases (backend, state, revoking_at, due_at) WHERE
 CREATE INDEX leases_by_state ON leases (state, id DESC) WHERE state IN ('pending', 'active', 'revoking');
 CREATE INDEX leases_ended ON leases (revoked_at) WHERE revoked_at IS NOT NULL;
 CREATE INDEX leases_claimed ON leases (claim_owner) WHERE claim_owner IS NOT NULL;
+CREATE INDEX leases_quarantined ON leases (id) WHERE quarantined IS NOT NULL;
 
 CREATE TABLE idempotency_keys (
     task uuid NOT NULL REFERENCES tasks,

@@ -22,6 +22,12 @@ pub(crate) struct Job {
 #[error("the store's writer has stopped")]
 struct Stopped;
 
+/// Whether the change is a request for something new, which nobody misses if nobody waits,
+/// and which can be refused when there is no room.
+pub(crate) fn is_a_wish(write: &Write) -> bool {
+    matches!(write, Write::OpenTask { .. } | Write::Intend(_) | Write::Probe)
+}
+
 /// Hands `write` to the writer and waits for its commit.
 pub(crate) async fn submit(queue: &mpsc::Sender<Job>, write: Write) -> Result<Written, StoreError> {
     let (answer, result) = oneshot::channel();

@@ -6,6 +6,7 @@
 
 mod anchor;
 mod group;
+mod inspect;
 mod inventory;
 mod postgres;
 mod row;
@@ -21,6 +22,7 @@ use dayfly_lease::{
 use uuid::Uuid;
 
 pub use anchor::{AuditReport, checkpoint, verify};
+pub use inspect::{Inspected, Look, TaskSeen};
 pub use inventory::{ApiKey, ApiKeyAdded, AuditFilter, LeaseFilter, Living, Page, TaskFilter};
 pub use postgres::{PostgresOptions, PostgresStore};
 pub use sqlite::{SqliteOptions, SqliteStore};
@@ -114,6 +116,31 @@ impl AnyStore {
         match self {
             Self::Postgres(store) => store.living().await,
             Self::Sqlite(store) => store.living().await,
+        }
+    }
+
+    /// Leases' rows as they stand, by id, with their evidence.
+    pub async fn inspect(&self, look: Look) -> Result<Vec<Inspected>, StoreError> {
+        match self {
+            Self::Postgres(store) => store.inspect(look).await,
+            Self::Sqlite(store) => store.inspect(look).await,
+        }
+    }
+
+    /// How many rows of leases were put aside because they cannot be read.
+    pub async fn quarantined(&self) -> Result<u64, StoreError> {
+        match self {
+            Self::Postgres(store) => store.quarantined().await,
+            Self::Sqlite(store) => store.quarantined().await,
+        }
+    }
+
+    /// Has the rows that were put aside looked at again; answers with how many. What still
+    /// cannot be read is put aside again when it is due.
+    pub async fn look_again(&self) -> Result<u64, StoreError> {
+        match self {
+            Self::Postgres(store) => store.look_again().await,
+            Self::Sqlite(store) => store.look_again().await,
         }
     }
 

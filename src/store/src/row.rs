@@ -59,6 +59,8 @@ pub(crate) struct LeaseRow {
     pub(crate) abandon_reason: Option<String>,
     pub(crate) abandon_at: Moment,
     pub(crate) plan: Value,
+    pub(crate) due_at: Moment,
+    pub(crate) quarantined: Option<String>,
 }
 
 fn corrupt(what: impl std::fmt::Display) -> StoreError {

@@ -4,6 +4,8 @@
 //! used is kept in the database, in the transaction that used it. A second process on the
 //! same file is refused.
 
+mod ballast;
+mod inspect;
 mod inventory;
 mod read;
 mod schema;
@@ -85,6 +87,11 @@ impl Time {
         Self { clock, last }
     }
 
+    /// How long the process has been running.
+    pub(crate) fn running(&self) -> Duration {
+        self.clock.running()
+    }
+
     /// Now, and never before any earlier answer.
     pub(crate) fn now(&self) -> Timestamp {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -121,8 +128,9 @@ impl SqliteStore {
         let (writer, commands) = mpsc::channel(QUEUE_MAX);
         let (reader, runs) = mpsc::channel::<Run>(QUEUE_MAX);
         let for_writer = Arc::clone(&time);
+        let ballast = ballast::Ballast::beside(&options.path);
         thread("dayfly-store", move || {
-            writer::Writer::new(connection, chain, incarnation, for_writer).run(commands);
+            writer::Writer::new(connection, chain, incarnation, for_writer, ballast).run(commands);
         })?;
         thread("dayfly-reads", move || read_until_closed(reads, runs))?;
         Ok(Arc::new(Self { writer, reader, time, _lock: Some(lock) }))

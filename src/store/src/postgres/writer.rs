@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::{server::Recognised, tx::PostgresTx, unavailable};
 use crate::{
     Incarnation, anchor,
-    group::{GROUP_MAX, Job, fail_all},
+    group::{GROUP_MAX, Job, fail_all, is_a_wish},
     row,
 };
 
@@ -342,16 +342,6 @@ fn answer(group: Vec<Job>, answers: Answers) {
 
 fn moved(chain: dayfly_lease::ReplicaId) -> StoreError {
     StoreError::unavailable(format!("the audit chain {chain} is not where it was"))
-}
-
-/// Whether the change is a request for something new, which nobody misses if nobody waits.
-fn is_a_wish(write: &dayfly_lease::Write) -> bool {
-    matches!(
-        write,
-        dayfly_lease::Write::OpenTask { .. }
-            | dayfly_lease::Write::Intend(_)
-            | dayfly_lease::Write::Probe
-    )
 }
 
 /// Whether a failed COMMIT certainly committed nothing. A server that is shutting down (class

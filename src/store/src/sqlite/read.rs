@@ -18,7 +18,7 @@ pub(super) const LEASE_COLUMNS: &str = "id, task, principal, issuer, role, backe
     decision_chain, decision_seq, epoch, state, issued_at, expires_at, max_expires_at, \
     native_expires_at, mint_deadline, settle_at, activated_at, delivered_at, cause, revoking_at, \
     revoked_at, next_attempt_at, attempts, error_class, claim_owner, claim_since, claim_until, \
-    renewable, belts, abandon_by, abandon_reason, abandon_at, plan";
+    renewable, belts, abandon_by, abandon_reason, abandon_at, plan, due_at, quarantined";
 pub(super) const TASK_COLUMNS: &str = "id, principal, issuer, identity, purpose, token_hash, \
     opened_at, expires_at, ended, closed_at";
 pub(super) const RECORD_COLUMNS: &str =
@@ -82,6 +82,8 @@ pub(super) fn lease_row(row: &Row<'_>) -> rusqlite::Result<LeaseRow> {
         abandon_reason: row.get("abandon_reason")?,
         abandon_at: moment(row, "abandon_at")?,
         plan: json(row, "plan")?,
+        due_at: moment(row, "due_at")?,
+        quarantined: row.get("quarantined")?,
     })
 }
 

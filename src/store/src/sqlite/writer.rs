@@ -14,10 +14,15 @@ use futures_util::FutureExt;
 use rusqlite::{Connection, params};
 use tokio::sync::mpsc;
 
-use super::{Command, Run, Time, read, tx::SqliteTx};
+use super::{
+    Command, Run, Time,
+    ballast::{Ballast, is_full},
+    read,
+    tx::SqliteTx,
+};
 use crate::{
     Incarnation, anchor,
-    group::{GROUP_MAX, Job},
+    group::{GROUP_MAX, Job, fail_all, is_a_wish},
     row,
 };
 
@@ -26,9 +31,20 @@ pub(super) struct Writer {
     chain: Chain,
     incarnation: Incarnation,
     time: Arc<Time>,
+    ballast: Ballast,
 }
 
 type Answers = Vec<Result<Written, StoreError>>;
+
+#[derive(Debug, thiserror::Error)]
+#[error("the disk is full: nothing new is recorded")]
+struct NoRoom;
+
+/// Denials and administrators' reads: refused while the disk is full, and what they are about
+/// with them.
+fn is_only_a_note(write: &Write) -> bool {
+    matches!(write, Write::Note(_) | Write::Renew { .. })
+}
 
 /// The chains that a new one anchors: those that were opened last.
 const ANCHORS_MAX: i64 = 64;
@@ -118,8 +134,9 @@ impl Writer {
         chain: Chain,
         incarnation: Incarnation,
         time: Arc<Time>,
+        ballast: Ballast,
     ) -> Self {
-        Self { connection, chain, incarnation, time }
+        Self { connection, chain, incarnation, time, ballast }
     }
 
     /// Works until every sender of `commands` is gone.
@@ -140,11 +157,22 @@ impl Writer {
                     next = commands.try_recv().ok();
                 }
             }
+            let group = self.refuse_without_room(group);
             self.commit(group);
             if let Some(run) = other {
                 run(&mut self.connection);
             }
         }
+    }
+
+    /// While the disk is full only what must die is recorded.
+    fn refuse_without_room(&mut self, mut group: Vec<Job>) -> Vec<Job> {
+        if self.ballast.is_held(self.time.running()) {
+            return group;
+        }
+        let takes_room = |job: &mut Job| is_a_wish(&job.write) || is_only_a_note(&job.write);
+        fail_all(group.extract_if(.., takes_room).collect(), || StoreError::unavailable(NoRoom));
+        group
     }
 
     /// Commits a group; if it fails as a whole, each change by itself.
@@ -163,6 +191,8 @@ impl Writer {
             Err(error) => {
                 tracing::warn!(%error, changes = group.len(), "store.group.failed");
                 self.read_back();
+                let freed = is_full(&error) && self.ballast.drop_it(self.time.running());
+                let group = if freed { self.refuse_without_room(group) } else { group };
                 for job in group {
                     let result = self.commit_alone(&job.write);
                     drop(job.answer.send(result));
