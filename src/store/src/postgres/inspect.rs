@@ -24,11 +24,11 @@ impl PostgresStore {
         };
         let rows: Vec<Inspected> =
             rows.map_err(unavailable)?.into_iter().map(Inspected::of).collect();
-        let evidence = self.evidence(Keys::of(&rows)).await.map_err(unavailable)?;
+        let evidence = self.evidence(&Keys::of(&rows)).await.map_err(unavailable)?;
         Ok(join(rows, evidence))
     }
 
-    async fn evidence(&self, keys: Keys) -> Result<Evidence, sqlx::Error> {
+    async fn evidence(&self, keys: &Keys) -> Result<Evidence, sqlx::Error> {
         let tasks = sqlx::query!("SELECT id, ended FROM tasks WHERE id = ANY($1)", &keys.tasks)
             .fetch_all(&self.reads)
             .await?;

@@ -16,7 +16,7 @@ impl SqliteStore {
     pub(crate) async fn inspect(&self, look: Look) -> Result<Vec<Inspected>, StoreError> {
         self.read(move |connection| {
             let rows = look_at(connection, look)?;
-            let evidence = evidence(connection, Keys::of(&rows))?;
+            let evidence = evidence(connection, &Keys::of(&rows))?;
             Ok(join(rows, evidence))
         })
         .await
@@ -64,7 +64,7 @@ fn inspected(row: &Row<'_>) -> rusqlite::Result<Inspected> {
     }
 }
 
-fn evidence(connection: &Connection, keys: Keys) -> Result<Evidence, StoreError> {
+fn evidence(connection: &Connection, keys: &Keys) -> Result<Evidence, StoreError> {
     let sql = format!("SELECT id, ended FROM tasks WHERE id IN ({})", places(keys.tasks.len()));
     let task = |row: &Row<'_>| Ok((uuid(row, "id")?, row.get::<_, Option<String>>(1)?.is_some()));
     let tasks = rows(connection, &sql, params_from_iter(bytes(&keys.tasks)), task)?;
