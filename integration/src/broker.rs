@@ -45,7 +45,16 @@ pub struct BrokerConfig {
 impl BrokerConfig {
     /// With an API-key backend `keys` (role `greeter`), and a PostgreSQL backend `pg` (role
     /// `reader`) if there is a server, and rules that let every workload mint both.
+    /// It takes the prefix `df_` at that server over from any earlier test.
     pub fn new(store: Store, postgres: Option<&Postgres>) -> Self {
+        if let Some(postgres) = postgres {
+            postgres.disown("df_");
+        }
+        Self::beside(store, postgres)
+    }
+
+    /// The same, leaving the prefix to whom it belongs.
+    pub fn beside(store: Store, postgres: Option<&Postgres>) -> Self {
         let mut more = String::from(
             "[[backend]]\nname = \"keys\"\nkind = \"api-key\"\nprefix = \"k_\"\n\
              [[role]]\nname = \"greeter\"\nbackend = \"keys\"\nowner = \"test\"\nttl = \"5m\"\n\
@@ -98,7 +107,9 @@ permit (
     principal is Dayfly::Human in Dayfly::Issuer::"people",
     action in [Dayfly::Action::"list_leases", Dayfly::Action::"read_lease",
         Dayfly::Action::"revoke_lease", Dayfly::Action::"list_tasks",
-        Dayfly::Action::"read_task", Dayfly::Action::"list_roles", Dayfly::Action::"read_audit"],
+        Dayfly::Action::"read_task", Dayfly::Action::"list_roles", Dayfly::Action::"read_audit",
+        Dayfly::Action::"read_standing", Dayfly::Action::"release_hold",
+        Dayfly::Action::"abandon_lease"],
     resource
 );
 "#;

@@ -45,7 +45,7 @@ impl Postgres {
             "--no-sync",
             "--no-instructions",
         ]));
-        let hba = "local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+        let hba = "local all all trust\nlocal replication all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
         let settings = format!(
             "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{}'\n\
              log_statement = 'all'\nlog_min_duration_statement = 0\nmax_connections = 200\n",
@@ -126,10 +126,103 @@ impl Postgres {
         self.psql(url, "SELECT 1").status.success()
     }
 
-    /// The roles whose names begin with `prefix`.
+    /// The roles whose names begin with `prefix`, but for the marker of whose prefix it is.
     pub fn roles(&self, prefix: &str) -> Vec<String> {
-        let sql = format!("SELECT rolname FROM pg_roles WHERE starts_with(rolname, '{prefix}')");
+        let sql = format!(
+            "SELECT rolname FROM pg_roles WHERE starts_with(rolname, '{prefix}')
+             AND rolname <> '{prefix}marker'"
+        );
         self.sql("postgres", &sql).lines().map(str::to_owned).collect()
+    }
+
+    /// Lets another installation have `prefix`.
+    pub fn disown(&self, prefix: &str) {
+        self.sql("postgres", &format!("DROP ROLE IF EXISTS {prefix}marker"));
+    }
+
+    /// The comment of the marker: which installation, and how many sweeps.
+    pub fn marker(&self, prefix: &str) -> String {
+        let sql = "SELECT shobj_description(oid, 'pg_authid') FROM pg_roles WHERE rolname =";
+        self.sql("postgres", &format!("{sql} '{prefix}marker'"))
+    }
+
+    /// An asynchronous standby of it, streaming.
+    #[must_use]
+    pub fn standby(&self) -> Self {
+        let directory = tempfile::Builder::new().prefix("dfi").tempdir_in("/tmp").unwrap();
+        let standby = Self { directory, bin: self.bin.clone(), port: free_port() };
+        let path = standby.directory.path();
+        if is_root() {
+            run(Command::new("chown").arg("postgres:postgres").arg(path));
+        }
+        run(Command::new("chmod").arg("755").arg(path));
+        let mut copy = self.command("pg_basebackup");
+        copy.arg("-h").arg(self.socket()).args(["-p", &self.port.to_string(), "-U", "postgres"]);
+        copy.args(["-R", "-X", "stream", "-c", "fast", "--no-sync", "-D"]).arg(standby.data());
+        run(&mut copy);
+        standby.append("postgresql.conf", &standby.place());
+        standby.resume();
+        standby
+    }
+
+    /// Waits until `standby` has all that was committed here so far.
+    pub fn replicated_to(&self, standby: &Self) {
+        let at = self.sql("postgres", "SELECT pg_current_wal_lsn()");
+        for _ in 0..500 {
+            let sql = format!("SELECT pg_last_wal_replay_lsn() >= '{at}'");
+            if standby.sql("postgres", &sql) == "t" {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        panic!("the standby does not follow");
+    }
+
+    /// Becomes the primary, at the place of one that is gone.
+    pub fn take_over(&mut self, gone: &Self) {
+        self.resume();
+        run(self.command("pg_ctl").arg("-D").arg(self.data()).args(["-w", "promote"]));
+        run(self.command("pg_ctl").arg("-D").arg(self.data()).args(["-m", "fast", "stop"]));
+        self.port = gone.port;
+        self.append("postgresql.conf", &self.place());
+        self.resume();
+    }
+
+    /// The settings of where it is found; the last ones in the file hold.
+    fn place(&self) -> String {
+        let socket = self.directory.path().display();
+        format!("port = {}\nunix_socket_directories = '{socket}'\n", self.port)
+    }
+
+    /// A dump of `database`.
+    pub fn dump(&self, database: &str) -> String {
+        let mut command = Command::new(self.bin.join("pg_dump"));
+        command.arg("-h").arg(self.socket()).args(["-p", &self.port.to_string()]);
+        run(command.args(["-U", "postgres", "-d", database]))
+    }
+
+    /// Runs a dump in `database`.
+    pub fn load(&self, database: &str, dump: &str) {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("dump.sql");
+        std::fs::write(&file, dump).unwrap();
+        let mut command = Command::new(self.bin.join("psql"));
+        command.arg("-h").arg(self.socket()).args(["-p", &self.port.to_string()]);
+        command.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database]);
+        run(command.arg("-f").arg(file));
+    }
+
+    /// A copy of all its files, as a backup of a server that is down.
+    pub fn backup(&self) -> TempDir {
+        let copy = tempfile::Builder::new().prefix("dfi").tempdir_in("/tmp").unwrap();
+        run(Command::new("cp").arg("-a").arg(self.data()).arg(copy.path()));
+        copy
+    }
+
+    /// Puts a backup in the place of its files. It must be down.
+    pub fn restore(&self, backup: &TempDir) {
+        run(Command::new("rm").arg("-rf").arg(self.data()));
+        run(Command::new("cp").arg("-a").arg(backup.path().join("data")).arg(self.data()));
     }
 
     /// Stops it at once, as a crash would.

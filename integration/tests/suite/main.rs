@@ -11,6 +11,10 @@ mod main_job;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
+mod recovery;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod routes;
+#[cfg(test)]
+mod sweeps;
