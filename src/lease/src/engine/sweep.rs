@@ -316,10 +316,13 @@ impl Engine {
     async fn own_at(&self, line: &Line, turn: u64) -> Result<(), SweepError> {
         let installation = self.store.installation().await?;
         let ours = Marker { installation, turn };
-        let Some(found) = self.bounded(line.backend.marker()).await? else {
-            self.bounded(line.backend.mark(&ours)).await?;
-            line.owner.send_replace(Owner::Ours);
-            return Ok(());
+        let found = match self.bounded(line.backend.marker()).await? {
+            Some(found) => found,
+            None => match self.bounded(line.backend.mark(&ours)).await {
+                Ok(()) => ours,
+                // Somebody was faster, perhaps another part of this very installation.
+                Err(error) => self.bounded(line.backend.marker()).await?.ok_or(error)?,
+            },
         };
         if found.installation != installation {
             line.owner.send_replace(Owner::Another(found.clone()));
