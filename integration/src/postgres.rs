@@ -126,9 +126,10 @@ impl Postgres {
         self.psql(url, "SELECT 1").status.success()
     }
 
-    /// The roles whose names begin with `prefix`.
+    /// The roles with the prefix that a lease can have; a prefix's marker is none of them.
     pub fn roles(&self, prefix: &str) -> Vec<String> {
-        let sql = format!("SELECT rolname FROM pg_roles WHERE starts_with(rolname, '{prefix}')");
+        let sql =
+            format!("SELECT rolname FROM pg_roles WHERE rolname ~ '^{prefix}[a-z2-7]{{26}}$'");
         self.sql("postgres", &sql).lines().map(str::to_owned).collect()
     }
 
