@@ -80,10 +80,13 @@ impl BrokerConfig {
     /// Arms failpoints, for example `mint.after_backend=abort`.
     #[must_use]
     pub fn failpoints(mut self, points: &str) -> Self {
-        self.environment.push(("DAYFLY_FAILPOINTS".to_owned(), points.to_owned()));
+        self.environment.push((FAILPOINTS.to_owned(), points.to_owned()));
         self
     }
 }
+
+/// Where a program that has failpoints looks for those that are armed.
+const FAILPOINTS: &str = "DAYFLY_FAILPOINTS";
 
 /// Every workload of the test's issuers may mint everything but what is labelled production;
 /// people of the issuer `people` are administrators.
@@ -171,6 +174,14 @@ impl Broker {
 
     /// Another replica of `self`: the same configuration on another port.
     pub async fn replica(&self) -> Self {
+        let mut broker = self.configure_replica();
+        broker.resume().await;
+        broker
+    }
+
+    /// The same without starting it.
+    #[must_use]
+    pub fn configure_replica(&self) -> Self {
         let directory = tempfile::Builder::new().prefix("dfb").tempdir().unwrap();
         let port = free_port();
         crate::run(Command::new("cp").arg("-a").arg(self.path().join(".")).arg(directory.path()));
@@ -183,9 +194,7 @@ impl Broker {
         let issuer = Issuer::new(&scratch.path().join("unused.json"));
         let people = Issuer::new(&scratch.path().join("unused.json"));
         let environment = self.environment.clone();
-        let mut broker = Self { directory, child: None, environment, issuer, people, port };
-        broker.resume().await;
-        broker
+        Self { directory, child: None, environment, issuer, people, port }
     }
 
     /// Its directory.
@@ -201,6 +210,22 @@ impl Broker {
     /// Its log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path().join("broker.log")).unwrap_or_default()
+    }
+
+    /// How much it has logged, in bytes.
+    pub fn log_length(&self) -> u64 {
+        fs::metadata(self.path().join("broker.log")).map_or(0, |log| log.len())
+    }
+
+    /// What it has logged after so many bytes.
+    pub fn log_after(&self, length: u64) -> String {
+        use std::io::{Read, Seek, SeekFrom};
+        let mut text = Vec::new();
+        if let Ok(mut log) = File::open(self.path().join("broker.log")) {
+            log.seek(SeekFrom::Start(length)).unwrap();
+            log.read_to_end(&mut text).unwrap();
+        }
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     /// A client without a token.
@@ -261,6 +286,11 @@ impl Broker {
         self.child = Some(command.stderr(log.unwrap()).spawn().unwrap());
     }
 
+    /// Arms failpoints from the next start on.
+    pub fn arm(&mut self, points: &str) {
+        self.environment = vec![(FAILPOINTS.to_owned(), points.to_owned())];
+    }
+
     /// Its environment from the next start on.
     pub fn disarm(&mut self) {
         self.environment.clear();
@@ -269,6 +299,11 @@ impl Broker {
     /// How it ended, if it did.
     pub fn exited(&mut self) -> Option<ExitStatus> {
         self.child.as_mut()?.try_wait().unwrap()
+    }
+
+    /// Whether its process is there.
+    pub fn is_running(&mut self) -> bool {
+        self.child.is_some() && self.exited().is_none()
     }
 
     /// Its process id.

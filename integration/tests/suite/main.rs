@@ -1,6 +1,8 @@
 //! The suites against real servers and real clients, in one binary.
 
 #[cfg(test)]
+mod chaos;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod faults;

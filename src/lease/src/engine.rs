@@ -27,7 +27,7 @@ use dayfly_backend_sdk::{Backend, Timestamp};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
-use crate::{Clock, Entropy, ReplicaId, Store, Write};
+use crate::{Clock, Entropy, ReplicaId, Store, Write, failpoint};
 
 use breaker::{Breaker, Pass};
 use sweep::Tally;
@@ -151,9 +151,10 @@ impl Engine {
         replica: ReplicaId,
         settings: Settings,
     ) -> Arc<Self> {
+        let store = failpoint::around_store(store);
         let line = |name: &str, backend| Line {
             name: name.to_owned(),
-            backend,
+            backend: failpoint::around_backend(backend),
             wake: watch::Sender::new(0),
             mints: Semaphore::new(settings.mints_per_backend),
             breaker: Breaker::new(),

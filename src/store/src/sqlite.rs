@@ -123,6 +123,7 @@ impl SqliteStore {
         let mut connection = connect(&options.path).map_err(StoreError::unavailable)?;
         let reads = connect(&options.path).map_err(StoreError::unavailable)?;
         let seen = schema::migrate(&mut connection)?;
+        free_claims(&connection).map_err(StoreError::unavailable)?;
         let time = Arc::new(Time::new(clock, seen));
         let chain = writer::open_chain(&mut connection, &incarnation, &time)?;
         let (writer, commands) = mpsc::channel(QUEUE_MAX);
@@ -183,6 +184,17 @@ impl SqliteStore {
         sent.map_err(|_| StoreError::unavailable("store closed"))?;
         result.await.unwrap_or_else(|_| Err(StoreError::unavailable("store closed")))
     }
+}
+
+/// Whoever holds the lock is alone: what an earlier process had claimed when it died is nobody's,
+/// and need not wait until the claim runs out.
+fn free_claims(connection: &Connection) -> rusqlite::Result<usize> {
+    connection.execute(
+        "UPDATE leases SET claim_owner = NULL, claim_since = NULL, claim_until = NULL,
+            due_at = COALESCE(next_attempt_at, revoking_at), epoch = epoch + 1
+         WHERE claim_owner IS NOT NULL AND state = 'revoking'",
+        [],
+    )
 }
 
 /// A process that dies, however it dies, lets go of this lock.

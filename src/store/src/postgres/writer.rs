@@ -9,6 +9,7 @@ use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::{
     Clock, StoreError, Written,
     audit::{Chain, Entry, Head},
+    failpoint,
     transact::{Tx, apply, suspended_by},
 };
 use sqlx::{Connection, PgPool, pool::PoolConnection};
@@ -264,8 +265,12 @@ impl Writer {
         if !durable {
             sqlx::query!("SET LOCAL synchronous_commit = off").execute(&mut *transaction).await?;
         }
+        failpoint::reached("commit.before").await.map_err(|_| Attempt::RolledBack(injected()))?;
         match transaction.commit().await {
             Ok(()) => {
+                failpoint::reached("commit.after")
+                    .await
+                    .map_err(|_| Attempt::Unknown(injected()))?;
                 // A durable commit makes everything before it durable.
                 if durable || chain.head().seq < self.durable {
                     self.durable = chain.head().seq;
@@ -331,6 +336,10 @@ async fn fallen_behind(
     let entry = Entry::new("store.suspended", "engine");
     let entry = entry.with("audit_found", found).with("audit_committed", durable);
     suspended_by(tx, entry, "the store has lost commits that it had called durable").await
+}
+
+fn injected() -> StoreError {
+    StoreError::unavailable("failpoint")
 }
 
 fn answer(group: Vec<Job>, answers: Answers) {

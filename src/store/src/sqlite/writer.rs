@@ -8,6 +8,7 @@ use std::sync::Arc;
 use dayfly_lease::{
     StoreError, Write, Written,
     audit::{Chain, Entry, Head},
+    failpoint,
     transact::apply,
 };
 use futures_util::FutureExt;
@@ -82,7 +83,10 @@ fn transact(
     writes: &[&Write],
 ) -> Result<Answers, StoreError> {
     connection.execute_batch("BEGIN IMMEDIATE").map_err(StoreError::unavailable)?;
-    let result = within(connection, chain, time, writes);
+    let result = within(connection, chain, time, writes).and_then(|done| {
+        let failed = |_| StoreError::unavailable("failpoint");
+        failpoint::reached_blocking("commit.before").map_err(failed).map(|()| done)
+    });
     match result {
         Ok((answers, moved)) => match connection.execute_batch("COMMIT") {
             Ok(()) => {
@@ -182,6 +186,9 @@ impl Writer {
         }
         let writes: Vec<&Write> = group.iter().map(|job| &job.write).collect();
         match transact(&mut self.connection, &mut self.chain, &self.time, &writes) {
+            Ok(_) if failpoint::reached_blocking("commit.after").is_err() => {
+                fail_all(group, || StoreError::Unknown("failpoint".into()));
+            }
             Ok(answers) => {
                 for (job, result) in group.into_iter().zip(answers) {
                     // Whoever waited may be gone; what was written stands all the same.

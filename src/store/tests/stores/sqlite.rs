@@ -47,6 +47,21 @@ async fn a_second_process_on_the_same_file_is_refused() {
     assert!(source.contains("in use by another process"), "{source}");
 }
 
+/// The one process of an embedded store died with revocations in hand: the next one does not
+/// wait until their claims run out.
+#[tokio::test]
+async fn a_restart_takes_up_what_was_claimed() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = SqliteOptions { path: directory.path().join("dayfly.db") };
+    let store = SqliteStore::open(&options, incarnation(), clock()).await.unwrap();
+    let (one, other) = super::two_condemned(store.as_ref(), "one").await;
+    assert_eq!(super::claimed(store.as_ref(), "one").await, [one, other]);
+    assert_eq!(super::claimed(store.as_ref(), "one").await, []);
+    AnyStore::Sqlite(store).close().await;
+    let again = SqliteStore::open(&options, incarnation(), clock()).await.unwrap();
+    assert_eq!(super::claimed(again.as_ref(), "one").await, [one, other]);
+}
+
 #[tokio::test]
 async fn an_edited_audit_row_is_named() {
     let directory = tempfile::tempdir().unwrap();
