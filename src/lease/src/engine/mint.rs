@@ -368,7 +368,8 @@ impl Engine {
             Ok(_) => {}
             Err(error) => tracing::warn!(lease.id = %lease.id, %error, "lease.unreadable"),
         }
-        let revoked = line.backend.revoke(&[lease.doomed()]).await;
+        let (within, doomed) = (self.settings.revoke_within, [lease.doomed()]);
+        let revoked = timeout(self.clock.as_ref(), within, line.backend.revoke(&doomed)).await;
         tracing::error!(lease.id = %lease.id, backend = lease.backend, ?revoked, "lease.created_late");
     }
 
