@@ -68,21 +68,29 @@ async fn an_edited_audit_row_is_named() {
     assert!(report.faults[0].to_string().contains("ends at record 2"), "{:?}", report.faults);
 }
 
-/// A row that cannot be read is put aside; the others are still claimed (I12).
+/// A row that cannot be read is put aside; the others are still claimed (I12). The damage may
+/// be in what a column means, in its length, in its range or in its encoding.
 #[tokio::test]
 async fn one_bad_row_stops_nobody() {
     let directory = tempfile::tempdir().unwrap();
     let options = SqliteOptions { path: directory.path().join("dayfly.db") };
     let store = SqliteStore::open(&options, incarnation(), clock()).await.unwrap();
-    let (bad, good) = super::two_condemned(store.as_ref(), "one").await;
     let raw = rusqlite::Connection::open(&options.path).unwrap();
-    raw.execute("UPDATE leases SET belts = 'no_such_belt' WHERE id = ?1", [bad.uuid().as_bytes()])
-        .unwrap();
-    assert_eq!(super::claimed(store.as_ref(), "one").await, [good]);
-    let put_aside: Option<String> = raw
-        .query_row("SELECT quarantined FROM leases WHERE id = ?1", [bad.uuid().as_bytes()], |r| {
-            r.get(0)
-        })
-        .unwrap();
-    assert!(put_aside.is_some());
+    let damages = [
+        "belts = 'no_such_belt'",
+        "decision_chain = x'010203'",
+        "attempts = 5000000000",
+        "role = CAST(x'c328' AS TEXT)",
+    ];
+    for (place, damage) in damages.into_iter().enumerate() {
+        let backend = "one".repeat(place + 1);
+        let (bad, good) = super::two_condemned(store.as_ref(), &backend).await;
+        let sql = format!("UPDATE leases SET {damage} WHERE id = ?1");
+        raw.execute(&sql, [bad.uuid().as_bytes()]).unwrap();
+        assert_eq!(super::claimed(store.as_ref(), &backend).await, [good], "{damage}");
+        let sql = "SELECT quarantined FROM leases WHERE id = ?1";
+        let put_aside: Option<String> =
+            raw.query_row(sql, [bad.uuid().as_bytes()], |row| row.get(0)).unwrap();
+        assert!(put_aside.is_some(), "{damage}");
+    }
 }
