@@ -66,7 +66,7 @@ pub(super) async fn expire<T: Tx + ?Sized>(
 }
 
 /// Closes `task` if it is open, and condemns whatever of it may live. Ending twice is no
-/// error, and the first end stands.
+/// error, and the first end stands; what could not be read the first time is condemned then.
 async fn end_task<T: Tx + ?Sized>(
     tx: &mut T,
     task: Task,
@@ -74,12 +74,18 @@ async fn end_task<T: Tx + ?Sized>(
     actor: &str,
 ) -> Result<Closed, StoreError> {
     let now = tx.now();
-    let Some(closed) = task.close(end, now) else {
-        return Ok(Closed { task, backends: Vec::new() });
+    let (task, end) = match task.close(end, now) {
+        Some(closed) => {
+            tx.update_task(&closed).await?;
+            let entry = Entry::new("task.closed", actor).task(closed.id);
+            tx.append(entry.with("end", end.as_str()));
+            (closed, end)
+        }
+        None => match task.state {
+            TaskState::Closed { end, .. } => (task, end),
+            TaskState::Open => return Ok(Closed { task, backends: Vec::new() }),
+        },
     };
-    tx.update_task(&closed).await?;
-    let entry = Entry::new("task.closed", actor).task(task.id);
-    tx.append(entry.with("end", end.as_str()));
     let living = tx.leases_of(task.id).await?;
     let condemned_leases: Vec<Lease> = living
         .iter()
@@ -93,7 +99,7 @@ async fn end_task<T: Tx + ?Sized>(
     let mut backends: Vec<String> = living.into_iter().map(|lease| lease.backend).collect();
     backends.sort();
     backends.dedup();
-    Ok(Closed { task: closed, backends })
+    Ok(Closed { task, backends })
 }
 
 /// Nothing is, but by a planted mistake.

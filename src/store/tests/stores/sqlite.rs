@@ -6,7 +6,7 @@ use std::{
 };
 
 use dayfly_backend_sdk::Timestamp;
-use dayfly_lease::{Store, Write, audit::Entry};
+use dayfly_lease::{Cause, State, Store, TaskEnd, Write, audit::Entry};
 use dayfly_store::{AnyStore, SqliteOptions, SqliteStore, verify};
 
 use super::{SetClock, clock, conforms, incarnation};
@@ -93,4 +93,30 @@ async fn one_bad_row_stops_nobody() {
             raw.query_row(sql, [bad.uuid().as_bytes()], |row| row.get(0)).unwrap();
         assert!(put_aside.is_some(), "{damage}");
     }
+}
+
+/// What could not be read when its task was closed is told to die when the task is closed
+/// again, and does not live on until its own end (I5).
+#[tokio::test]
+async fn a_mended_row_of_a_closed_task_dies_when_that_is_closed_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = SqliteOptions { path: directory.path().join("dayfly.db") };
+    let store = SqliteStore::open(&options, incarnation(), clock()).await.unwrap();
+    let task = super::task(store.as_ref(), 9).await;
+    let intent = super::intent(store.as_ref(), task, "one", None).await;
+    let id = intent.id;
+    store.write(Write::Intend(Box::new(intent))).await.unwrap();
+    let raw = rusqlite::Connection::open(&options.path).unwrap();
+    let set = |belts: &str| {
+        let sql = "UPDATE leases SET belts = ?2, quarantined = NULL WHERE id = ?1";
+        raw.execute(sql, rusqlite::params![id.uuid().as_bytes(), belts]).unwrap();
+    };
+    let close = |end| Write::CloseTask { task, end, actor: "x".into() };
+    set("no_such_belt");
+    store.write(close(TaskEnd::Completed)).await.unwrap();
+    set("");
+    assert_eq!(store.lease(id).await.unwrap().unwrap().state, State::Pending);
+    store.write(close(TaskEnd::Failed)).await.unwrap();
+    let lease = store.lease(id).await.unwrap().unwrap();
+    assert_eq!(lease.state.cause(), Some(Cause::TaskCompleted), "the first end stands");
 }
