@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use dayfly_backend_sdk::{Belt, Doomed, Handle, Plan, Timestamp};
 
-use crate::{LeaseId, ReplicaId, TaskId};
+use crate::{
+    LeaseId, ReplicaId, TaskId,
+    planted::{self, Bug},
+};
 
 /// Why a lease ends. The first cause stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -289,6 +292,9 @@ impl Lease {
     /// had the secret in its memory is gone.
     fn undelivered_at(&self) -> Timestamp {
         const DELIVERY_GRACE: Duration = Duration::from_secs(5);
+        if planted::is(Bug::UndeliveredNeverDue) {
+            return self.expires_at;
+        }
         self.mint_deadline.plus(DELIVERY_GRACE)
     }
 
@@ -346,7 +352,9 @@ impl Lease {
         match self.state {
             State::Active { .. } if now >= self.expires_at => Err(Transition::Due),
             State::Active { .. } if self.renewable => {
-                let expires_at = now.plus(ttl).min(self.max_expires_at);
+                let latest =
+                    if planted::is(Bug::RenewBeyondMax) { Timestamp::MAX } else { self.max_expires_at };
+                let expires_at = now.plus(ttl).min(latest);
                 let slack = self.exposure();
                 Ok(Self {
                     expires_at,
@@ -431,7 +439,8 @@ impl Lease {
     /// counts is when the claim was taken, not when the burial is written: the evidence is
     /// from in between, and it may be old.
     pub fn bury(&self, now: Timestamp) -> Result<Self, Transition> {
-        let seen_since = self.claim.map(|claim| claim.since);
+        let judged = planted::is(Bug::BuryByNow).then_some(now);
+        let seen_since = judged.or(self.claim.map(|claim| claim.since));
         let settled = self.settle_at.is_none_or(|at| seen_since.is_some_and(|seen| at <= seen));
         match self.state {
             State::Revoking { .. } if !settled => Err(Transition::Unsettled),

@@ -14,6 +14,7 @@ pub mod failpoint;
 mod ids;
 mod lease;
 pub mod memory;
+pub mod planted;
 mod seams;
 mod standing;
 mod store;

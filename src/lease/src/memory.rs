@@ -22,14 +22,16 @@ use crate::{
     transact::{Share, Tx, apply},
 };
 
-/// Leases, tasks and audit in maps.
+/// Leases, tasks and audit in maps, as one replica has them: the rows and the clock are
+/// shared, the audit chain is the replica's own.
 #[derive(Debug)]
 pub struct MemoryStore {
     clock: Arc<dyn Clock>,
-    rows: Mutex<Rows>,
+    chain: ReplicaId,
+    rows: Arc<Mutex<Rows>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Rows {
     tasks: BTreeMap<TaskId, Task>,
     leases: BTreeMap<LeaseId, Lease>,
@@ -39,12 +41,17 @@ struct Rows {
     standing: Standing,
     turns: BTreeMap<String, (u64, Timestamp)>,
     records: Vec<Record>,
-    chain: Chain,
+    chains: BTreeMap<ReplicaId, Chain>,
 }
+
+/// All that a store held at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot(Rows);
 
 impl MemoryStore {
     /// An empty store with one audit chain.
     pub fn new(clock: Arc<dyn Clock>, chain: Chain) -> Self {
+        let own = chain.head().chain;
         let rows = Rows {
             tasks: BTreeMap::new(),
             leases: BTreeMap::new(),
@@ -54,9 +61,38 @@ impl MemoryStore {
             standing: Standing::default(),
             turns: BTreeMap::new(),
             records: Vec::new(),
-            chain,
+            chains: BTreeMap::from([(own, chain)]),
         };
-        Self { clock, rows: Mutex::new(rows) }
+        Self { clock, chain: own, rows: Arc::new(Mutex::new(rows)) }
+    }
+
+    /// The same store as another replica has it, with a chain of its own.
+    pub async fn replica(&self, chain: Chain) -> Self {
+        let own = chain.head().chain;
+        self.rows.lock().await.chains.insert(own, chain);
+        Self { clock: Arc::clone(&self.clock), chain: own, rows: Arc::clone(&self.rows) }
+    }
+
+    /// What it holds now.
+    pub async fn snapshot(&self) -> Snapshot {
+        Snapshot(self.rows.lock().await.clone())
+    }
+
+    /// Goes back to what it held then, as after a crash that lost commits. Chains that were
+    /// opened since begin again where they began.
+    pub async fn restore(&self, snapshot: &Snapshot) {
+        let mut rows = self.rows.lock().await;
+        let opened = std::mem::take(&mut rows.chains);
+        *rows = snapshot.0.clone();
+        for (id, chain) in opened {
+            rows.chains.entry(id).or_insert_with(|| chain.emptied());
+        }
+    }
+
+    /// Looks at every lease and every audit record in place.
+    pub async fn look<R>(&self, look: impl FnOnce(&BTreeMap<LeaseId, Lease>, &[Record]) -> R) -> R {
+        let rows = self.rows.lock().await;
+        look(&rows.leases, &rows.records)
     }
 
     /// The audit log so far.
@@ -74,8 +110,13 @@ impl MemoryStore {
 impl Store for MemoryStore {
     async fn write(&self, write: Write) -> Result<Written, StoreError> {
         let mut rows = self.rows.lock().await;
-        let mut tx = MemoryTx { now: self.clock.now(), rows: &mut rows };
-        apply(&mut tx, &write).await
+        let chain = rows.chains.get(&self.chain).cloned();
+        let chain = chain.ok_or_else(|| StoreError::unavailable("no audit chain"))?;
+        let mut tx = MemoryTx { now: self.clock.now(), chain, rows: &mut rows };
+        let written = apply(&mut tx, &write).await;
+        let chain = tx.chain;
+        rows.chains.insert(self.chain, chain);
+        written
     }
 
     async fn lease(&self, id: LeaseId) -> Result<Option<Lease>, StoreError> {
@@ -160,6 +201,7 @@ impl Store for MemoryStore {
 
 struct MemoryTx<'a> {
     now: Timestamp,
+    chain: Chain,
     rows: &'a mut Rows,
 }
 
@@ -325,7 +367,7 @@ impl Tx for MemoryTx<'_> {
     }
 
     fn append(&mut self, entry: Entry) -> Decision {
-        let record = self.rows.chain.seal(entry, self.now);
+        let record = self.chain.seal(entry, self.now);
         let decision = Decision { chain: record.chain, seq: record.seq };
         self.rows.records.push(record);
         decision

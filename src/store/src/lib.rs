@@ -25,6 +25,8 @@ pub use anchor::{AuditReport, checkpoint, verify};
 pub use inspect::{Inspected, Look, TaskSeen};
 pub use inventory::{ApiKey, ApiKeyAdded, AuditFilter, LeaseFilter, Living, Page, TaskFilter};
 pub use postgres::{PostgresOptions, PostgresStore};
+#[cfg(feature = "simulation")]
+pub use sqlite::{InlineReplica, InlineSqlite};
 pub use sqlite::{SqliteOptions, SqliteStore};
 
 /// What a store is opened as.

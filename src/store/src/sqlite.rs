@@ -5,6 +5,8 @@
 //! same file is refused.
 
 mod ballast;
+#[cfg(feature = "simulation")]
+mod inline;
 mod inspect;
 mod inventory;
 mod read;
@@ -26,9 +28,12 @@ use dayfly_lease::{
     Clock, Counts, Lease, LeaseId, Sighting, Standing, Store, StoreError, Task, TaskId, Write,
     Written,
 };
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
+
+#[cfg(feature = "simulation")]
+pub use inline::{InlineReplica, InlineSqlite};
 
 use crate::{
     Incarnation,
@@ -237,11 +242,20 @@ fn connect(path: &Path) -> Result<Connection, Box<dyn std::error::Error + Send +
         .map_err(failed)?;
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
+    keep_statements(&connection)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // FULL: a commit that was answered survives a power failure.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     Ok(connection)
+}
+
+/// A statement is parsed once: the cache has room for all of them, and a plan does not depend
+/// on what is bound to it, which SQLite would otherwise plan anew at each binding.
+fn keep_statements(connection: &Connection) -> rusqlite::Result<()> {
+    const STATEMENTS: usize = 128;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
 fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), StoreError> {

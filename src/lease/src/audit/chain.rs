@@ -73,6 +73,12 @@ impl Chain {
         Self::at(Head { chain, seq: 0, hash: [0; 32] }, signer)
     }
 
+    /// The same chain before its first record.
+    #[must_use]
+    pub fn emptied(&self) -> Self {
+        Self::empty(self.head.chain, self.signer.clone())
+    }
+
     /// Where it ends.
     pub fn head(&self) -> Head {
         self.head

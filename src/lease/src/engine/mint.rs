@@ -12,7 +12,10 @@ use tokio::sync::oneshot;
 use super::{Engine, Line, Pass, SweepError, breaker::Probe};
 use crate::{
     Cause, Clock, IdempotencyKey, Intent, Lease, LeaseId, Refusal, StoreError, TaskId, Write,
-    Written, audit::Entry, failpoint,
+    Written,
+    audit::Entry,
+    failpoint,
+    planted::{self, Bug},
 };
 
 /// What is to be minted. The server makes it from a permit, which it takes by value.
@@ -80,6 +83,9 @@ impl Delivery {
 impl Drop for Delivery {
     fn drop(&mut self) {
         let Some(engine) = self.engine.take() else { return };
+        if planted::is(Bug::UndeliveredKept) {
+            return;
+        }
         let (lease, backend) = (self.lease, std::mem::take(&mut self.backend));
         let own = Arc::clone(&engine);
         engine.detach(async move {
@@ -189,6 +195,9 @@ impl Engine {
             return Err(MintError::Owner(error));
         }
         failpoint::reached("mint.before_intent").await.map_err(|_| MintError::Interrupted)?;
+        if planted::is(Bug::CreateFirst) {
+            self.create_first(line, &template).await;
+        }
         let lease = self.intend(line, order).await?;
         failpoint::reached("mint.after_intent").await.map_err(|_| MintError::Interrupted)?;
         // A reaper may be asleep until a later deadline than this one.
@@ -221,6 +230,22 @@ impl Engine {
         Ok(Minted { lease, credential, delivery })
     }
 
+    /// A planted mistake.
+    async fn create_first(&self, line: &Line, template: &Template) {
+        let now = self.clock.now();
+        let id = LeaseId::new(now, self.entropy.as_ref());
+        let Ok(handle) = line.backend.handle(id.uuid()) else { return };
+        let request = MintRequest {
+            handle: &handle,
+            template,
+            expires_at: now.plus(self.settings.mint_within),
+            mint_deadline: now.plus(self.settings.mint_within),
+            principal: "",
+            lease: "",
+        };
+        drop(line.backend.mint(&request).await);
+    }
+
     async fn intend(&self, line: &Line, order: Order) -> Result<Lease, MintError> {
         let capabilities = line.backend.capabilities();
         let id = LeaseId::new(self.clock.now(), self.entropy.as_ref());
@@ -228,7 +253,9 @@ impl Engine {
             dayfly_backend_sdk::Expiry::None => None,
             dayfly_backend_sdk::Expiry::Native { slack } => Some(slack),
         };
-        let settle_within = if capabilities.deadline_guard {
+        let settle_within = if planted::is(Bug::SettleAtOnce) {
+            Duration::ZERO
+        } else if capabilities.deadline_guard {
             self.settings.settle_guarded
         } else {
             self.settings.settle_unguarded
@@ -295,8 +322,8 @@ impl Engine {
     /// The backend failed: the lease must die, because an error never means that nothing
     /// happened. Only when the outcome is certain may it be buried at once.
     async fn give_up(&self, lease: &Lease, error: &MintError) {
-        let certain =
-            matches!(error, MintError::Backend(e) if e.kind() != ErrorKind::UnknownOutcome);
+        let certain = planted::is(Bug::ErrorIsNothing)
+            || matches!(error, MintError::Backend(e) if e.kind() != ErrorKind::UnknownOutcome);
         let class = match error {
             MintError::Backend(error) => error.kind().as_str(),
             MintError::Busy
@@ -320,6 +347,7 @@ impl Engine {
         let write = Write::Activate { lease: lease.id, epoch: lease.epoch };
         match self.store.write(write).await {
             Ok(Written::Lease(active)) => Ok(*active),
+            Err(_) if planted::is(Bug::DeliverUnactivated) => Ok(lease.clone()),
             Ok(_) => Err(MintError::Interrupted),
             Err(error) => {
                 // Refused, or not known: it is not delivered, and it dies.
@@ -340,7 +368,8 @@ impl Engine {
             Ok(_) => {}
             Err(error) => tracing::warn!(lease.id = %lease.id, %error, "lease.unreadable"),
         }
-        let revoked = line.backend.revoke(&[lease.doomed()]).await;
+        let (within, doomed) = (self.settings.revoke_within, [lease.doomed()]);
+        let revoked = timeout(self.clock.as_ref(), within, line.backend.revoke(&doomed)).await;
         tracing::error!(lease.id = %lease.id, backend = lease.backend, ?revoked, "lease.created_late");
     }
 

@@ -11,7 +11,11 @@ use dayfly_backend_sdk::{Doomed, ErrorKind, Liveness, Retry, Revocation};
 use tokio::sync::watch;
 
 use super::{Engine, Line, Pass, breaker::Probe, mint::timeout};
-use crate::{Closed, Lease, LeaseId, Owed, StoreError, Write, Written, failpoint, spawn};
+use crate::{
+    Closed, Lease, LeaseId, Owed, StoreError, Write, Written, failpoint,
+    planted::{self, Bug},
+    spawn,
+};
 
 /// Tasks that are ended in one transaction at most.
 const TASKS_LIMIT: u32 = 50;
@@ -70,6 +74,9 @@ impl Engine {
             match self.reap(&backend).await {
                 Ok(0) => {
                     let next = self.store.next_due(&backend).await;
+                    if planted::is(Bug::ReaperDies) && next.is_err() {
+                        return;
+                    }
                     let next = match line.breaker.peek(self.clock.running()) {
                         Some(wait) => Ok(Some(wait)),
                         None => next,
@@ -172,7 +179,9 @@ impl Engine {
         let within = self.settings.revoke_within;
         let revoked = timeout(self.clock.as_ref(), within, async {
             let revoked = line.backend.revoke(&doomed).await;
-            let verified = if line.backend.capabilities().verify {
+            let verified = if line.backend.capabilities().verify
+                && !planted::is(Bug::BuryUnverified)
+            {
                 line.backend.verify(&doomed).await
             } else {
                 Ok(vec![Liveness::Gone; doomed.len()])
@@ -192,6 +201,11 @@ impl Engine {
             .iter()
             .map(|_| match answers.next() {
                 Some((Revocation::Gone, Ok(Liveness::Gone))) => Death::Verified,
+                Some((Revocation::Failed(error), _))
+                    if planted::is(Bug::AmbiguousIsGone) && error.kind() == ErrorKind::NotFound =>
+                {
+                    Death::Verified
+                }
                 Some((Revocation::Failed(error), _)) => Death::Failed(error.kind(), error.retry()),
                 Some((Revocation::Gone, Err((kind, retry)))) => Death::Failed(kind, retry),
                 Some((Revocation::Gone, Ok(Liveness::Live))) | None => unknown(),
@@ -246,7 +260,8 @@ impl Engine {
             Retry::Permanent => self.settings.backoff_first.saturating_mul(8),
         };
         let doubled = first.saturating_mul(1_u32.checked_shl(attempts.min(20)).unwrap_or(u32::MAX));
-        let capped = doubled.min(self.settings.backoff_max);
+        let uncapped = planted::is(Bug::BackoffUncapped);
+        let capped = if uncapped { doubled } else { doubled.min(self.settings.backoff_max) };
         capped * self.percent() / 100
     }
 
@@ -291,6 +306,7 @@ impl Engine {
         const OVERDUE: Duration = Duration::from_millis(50);
         let poll_max = self.settings.poll_max;
         let sleep = match next {
+            Ok(_) if planted::is(Bug::WakeOnly) => Duration::from_hours(24),
             Ok(Some(Duration::ZERO)) => OVERDUE,
             Ok(due) => due.unwrap_or(poll_max).min(poll_max),
             Err(error) => {

@@ -8,7 +8,10 @@ use std::{sync::Arc, time::Duration};
 use dayfly_backend_sdk::{RenewRequest, Timestamp};
 
 use super::{Engine, mint::timeout};
-use crate::{Lease, LeaseId, Refusal, StoreError, Write, Written, failpoint};
+use crate::{
+    Lease, LeaseId, Refusal, StoreError, Write, Written, failpoint,
+    planted::{self, Bug},
+};
 
 /// What was granted.
 #[derive(Debug)]
@@ -109,7 +112,7 @@ impl Engine {
     /// The backend refused, or its answer was lost: the row goes back, and the backend's own
     /// expiry with it. If the row has moved on meanwhile, somebody else answers for both.
     async fn take_back(&self, renewed: &Lease, before: Timestamp) {
-        if before > renewed.expires_at {
+        if before > renewed.expires_at || planted::is(Bug::RenewUnmatched) {
             return;
         }
         let (lease, epoch) = (renewed.id, renewed.epoch);

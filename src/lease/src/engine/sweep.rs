@@ -328,6 +328,9 @@ impl Engine {
             line.owner.send_replace(Owner::Another(found.clone()));
             return Err(SweepError::Another(found));
         }
+        // Asked again, now that the marker was read: other replicas may have taken turns since
+        // ours. A turn is durable before its marker, so only a loss leaves the store behind.
+        let turn = if found.turn > turn { self.store.turn(&line.name).await? } else { turn };
         if found.turn > turn {
             let reason = format!(
                 "{}: the backend remembers sweep {}, the store is at {turn}",

@@ -8,8 +8,13 @@ use std::time::Duration;
 use super::{Tx, known, mint::condemned, save};
 use crate::{
     Abandonment, Cause, Claim, Lease, LeaseId, Owed, Refusal, ReplicaId, Spared, State, StoreError,
-    Written, audit::Entry,
+    Written,
+    audit::Entry,
+    planted::{self, Bug},
 };
+
+/// How long a planted mistake forgets a lease.
+const DAY: Duration = Duration::from_hours(24);
 
 pub(super) async fn condemn<T: Tx + ?Sized>(
     tx: &mut T,
@@ -28,7 +33,9 @@ pub(super) async fn condemn<T: Tx + ?Sized>(
     }
     let revoking = lease.condemn(tx.now(), cause)?;
     save(tx, &revoking).await?;
-    tx.append(condemned(&revoking, actor, reason));
+    if !planted::is(Bug::CondemnSilently) {
+        tx.append(condemned(&revoking, actor, reason));
+    }
     Ok(Written::Lease(Box::new(revoking)))
 }
 
@@ -52,6 +59,7 @@ pub(super) async fn claim<T: Tx + ?Sized>(
     spared: Spared,
 ) -> Result<Written, StoreError> {
     let now = tx.now();
+    let hold = if planted::is(Bug::ClaimForEver) { DAY } else { hold };
     let claim = Claim { owner, since: now, until: now.plus(hold) };
     let mut claimed = Vec::new();
     for lease in tx.due_leases(backend, limit, spared).await? {
@@ -137,7 +145,7 @@ pub(super) async fn bury<T: Tx + ?Sized>(
     let mut buried = Vec::new();
     let mut kept = Vec::new();
     for lease in tx.leases(&ids).await? {
-        if !dead.contains(&(lease.id, lease.epoch)) {
+        if !dead.contains(&(lease.id, lease.epoch)) && !planted::is(Bug::BuryForeign) {
             continue;
         }
         if let Ok(revoked) = lease.bury(now) {
@@ -188,7 +196,10 @@ pub(super) async fn postpone<T: Tx + ?Sized>(
             continue;
         };
         let failure = owed.failure.as_deref().filter(|_| owed.counted);
-        let Ok(later) = lease.postpone(now.plus(owed.after), failure) else {
+        let terminal = planted::is(Bug::AttemptsTerminal) && lease.attempts >= 6;
+        let left = terminal || planted::is(Bug::PostponeForEver);
+        let after = if left { DAY } else { owed.after };
+        let Ok(later) = lease.postpone(now.plus(after), failure) else {
             continue;
         };
         let entry = Entry::new("lease.revoke_failed", "reaper").task(later.task).lease(later.id);

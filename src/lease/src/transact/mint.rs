@@ -9,7 +9,9 @@ use dayfly_backend_sdk::Timestamp;
 
 use super::{Tx, known, save};
 use crate::{
-    Cause, Intent, Lease, LeaseId, Refusal, State, StoreError, Task, Written, audit::Entry,
+    Cause, Intent, Lease, LeaseId, Refusal, State, StoreError, Task, Written,
+    audit::Entry,
+    planted::{self, Bug},
 };
 
 pub(super) async fn intend<T: Tx + ?Sized>(
@@ -21,7 +23,7 @@ pub(super) async fn intend<T: Tx + ?Sized>(
         return Err(Refusal::Suspended.into());
     }
     let task = tx.task(intent.task, false).await?.ok_or(Refusal::TaskUnknown)?;
-    if !task.is_open(now) {
+    if !task.is_open(now) && !planted::is(Bug::IntendClosedTask) {
         return Err(Refusal::TaskClosed.into());
     }
     if task.expires_at.since(now) < intent.ttl_min {
@@ -87,6 +89,7 @@ async fn take_key<T: Tx + ?Sized>(
     }
     let superseded = match old.as_ref().map(|old| old.state) {
         Some(State::Pending) => return Err(Refusal::InProgress.into()),
+        Some(State::Active { .. }) if planted::is(Bug::KeyNotSuperseded) => None,
         Some(State::Active { .. }) => {
             old.map(|old| old.condemn(now, Cause::Superseded)).transpose()?
         }
@@ -116,10 +119,13 @@ pub(super) async fn activate<T: Tx + ?Sized>(
     if lease.epoch != epoch {
         return Err(Refusal::LeaseChanged.into());
     }
-    if !open {
+    if !open && !planted::is(Bug::ActivateClosedTask) {
         return Err(Refusal::TaskClosed.into());
     }
     let active = lease.activate(now)?;
+    if planted::is(Bug::ActivateUnsaved) {
+        return Ok(Written::Lease(Box::new(active)));
+    }
     save(tx, &active).await?;
     tx.append(Entry::new("lease.active", "engine").task(lease.task).lease(id));
     Ok(Written::Lease(Box::new(active)))

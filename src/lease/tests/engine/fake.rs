@@ -43,6 +43,7 @@ pub(crate) struct Fake {
     mood: Mutex<Mood>,
     pub(crate) poisoned: Mutex<BTreeSet<Handle>>,
     pub(crate) marker: Mutex<Option<Marker>>,
+    pub(crate) marker_takes: Mutex<Duration>,
     mint_takes: Duration,
 }
 
@@ -67,6 +68,7 @@ impl Fake {
             mood: Mutex::default(),
             poisoned: Mutex::default(),
             marker: Mutex::default(),
+            marker_takes: Mutex::default(),
             mint_takes,
         })
     }
@@ -153,6 +155,8 @@ impl Backend for Fake {
     }
 
     async fn marker(&self) -> Result<Option<Marker>, Error> {
+        let takes = *self.marker_takes.lock().unwrap();
+        tokio::time::sleep(takes).await;
         Ok(self.marker.lock().unwrap().clone())
     }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use dayfly_backend_sdk::{Backend, Handle, HandlePrefix, Marker};
-use dayfly_lease::{Cause, MintError, Owner, Refusal, State, Store, SweepError, TaskEnd};
+use dayfly_lease::{
+    Cause, MintError, Owner, Refusal, State, Store, SweepError, TaskEnd, Write, Written,
+};
 use uuid::Uuid;
 
 use super::fake::Rig;
@@ -165,4 +167,21 @@ async fn a_store_that_is_behind_mints_nothing() {
     assert!(rig.store.turn("fake").await.unwrap() >= 1_000_000);
     let capabilities = rig.backend.capabilities();
     assert!(capabilities.list, "else all of this proves nothing");
+}
+
+/// A replica that is slow reads a marker that others have moved on meanwhile. That is no loss.
+#[tokio::test]
+async fn a_marker_that_others_moved_on_suspends_nothing() {
+    let rig = Rig::new(Duration::ZERO);
+    *rig.backend.marker_takes.lock().unwrap() = Duration::from_millis(100);
+    for _ in 0..30 {
+        let turn = Write::TakeTurn { backend: "fake".into(), every: Duration::ZERO };
+        let Written::Turn(Some(turn)) = rig.store.write(turn).await.unwrap() else {
+            panic!("it is always time");
+        };
+        let installation = rig.store.installation().await.unwrap();
+        *rig.backend.marker.lock().unwrap() = Some(Marker { installation, turn });
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(rig.store.standing().await.unwrap().suspended, None);
 }

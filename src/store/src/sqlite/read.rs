@@ -122,7 +122,7 @@ pub(super) fn rows<T>(
     connection: &Connection,
     sql: &str,
     params: impl rusqlite::Params,
-    read: fn(&Row<'_>) -> rusqlite::Result<T>,
+    read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<Vec<T>, StoreError> {
     let mut statement = connection.prepare_cached(sql).map_err(StoreError::unavailable)?;
     let rows = statement.query_map(params, read).map_err(StoreError::unavailable)?;
@@ -150,7 +150,10 @@ where
 
 pub(super) fn lease(connection: &Connection, id: LeaseId) -> Result<Option<Lease>, StoreError> {
     let sql = format!("SELECT {LEASE_COLUMNS} FROM leases WHERE id = ?1");
-    one(connection, &sql, params![id.uuid().as_bytes()], lease_row)
+    let read = |row: &Row<'_>| Ok(lease_row(row));
+    let found = rows(connection, &sql, params![id.uuid().as_bytes()], read)?.into_iter().next();
+    let unreadable = |_| StoreError::Corrupt { what: format!("lease {id}") };
+    found.map(|row| row.map_err(unreadable).and_then(Lease::try_from)).transpose()
 }
 
 pub(super) fn task(connection: &Connection, id: TaskId) -> Result<Option<Task>, StoreError> {

@@ -10,7 +10,8 @@ use dayfly_lease::{
     audit::{Chain, Entry, Head, Record},
     transact::{Share, Tx},
 };
-use rusqlite::{Connection, OptionalExtension, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use uuid::Uuid;
 
 use super::read::{self, LEASE_COLUMNS, TASK_COLUMNS, lease_row, task_row};
 use crate::row;
@@ -97,11 +98,15 @@ impl<'a> SqliteTx<'a> {
 
     fn select(&self, tail: &str, params: impl rusqlite::Params) -> Result<Vec<Lease>, StoreError> {
         let sql = format!("SELECT {LEASE_COLUMNS} FROM leases {tail}");
-        let rows = read::rows(self.connection, &sql, params, lease_row)?;
+        // Read one by one: a column that means nothing spoils its own row only (I12).
+        let read = |row: &Row<'_>| Ok((read::uuid(row, "id")?, lease_row(row)));
+        let rows = read::rows(self.connection, &sql, params, read)?;
         let mut leases = Vec::with_capacity(rows.len());
-        for row in rows {
-            let id = row.id;
-            match Lease::try_from(row) {
+        for (id, row) in rows {
+            let unreadable = |_| StoreError::Corrupt {
+                what: format!("lease {}", LeaseId::from_uuid(id)),
+            };
+            match row.map_err(unreadable).and_then(Lease::try_from) {
                 Ok(lease) => leases.push(lease),
                 Err(error) => {
                     tracing::error!(lease.id = %LeaseId::from_uuid(id), %error, "lease.quarantined");
@@ -169,9 +174,18 @@ impl Tx for SqliteTx<'_> {
              AND NOT (expires_at > ?3 AND expires_at <= ?4 AND expires_at + ?5 > ?1)
              ORDER BY expires_at LIMIT ?2"
         );
+        let read = |row: &Row<'_>| Ok((read::uuid(row, "id")?, task_row(row)));
         let [from, to, jump] = held(spared);
         let params = params![self.now.micros(), limit, from, to, jump];
-        Ok(row::readable_tasks(read::rows(self.connection, &sql, params, task_row)?))
+        let rows = read::rows(self.connection, &sql, params, read)?;
+        let readable = |(id, row): (Uuid, rusqlite::Result<row::TaskRow>)| match row {
+            Ok(row) => Some(row),
+            Err(error) => {
+                tracing::error!(task.id = %TaskId::from_uuid(id), %error, "task.unreadable");
+                None
+            }
+        };
+        Ok(row::readable_tasks(rows.into_iter().filter_map(readable).collect()))
     }
 
     async fn insert_task(&mut self, task: &Task) -> Result<(), StoreError> {
@@ -221,7 +235,7 @@ impl Tx for SqliteTx<'_> {
             .query_row(params![id.uuid().as_bytes()], |row| row.get(0))
             .optional()
             .map_err(StoreError::unavailable)?;
-        Ok(found.map(|bytes| TaskId::from_uuid(uuid::Uuid::from_bytes(bytes))))
+        Ok(found.map(|bytes| TaskId::from_uuid(Uuid::from_bytes(bytes))))
     }
 
     async fn lease(&mut self, id: LeaseId) -> Result<Option<Lease>, StoreError> {
@@ -337,7 +351,7 @@ impl Tx for SqliteTx<'_> {
             .query_row(params![task.uuid().as_bytes(), key], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()
             .map_err(StoreError::unavailable)?;
-        let lease = |bytes| LeaseId::from_uuid(uuid::Uuid::from_bytes(bytes));
+        let lease = |bytes| LeaseId::from_uuid(Uuid::from_bytes(bytes));
         Ok(found.map(|(request, bytes)| (request, lease(bytes))))
     }
 

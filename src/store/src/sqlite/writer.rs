@@ -35,7 +35,7 @@ pub(super) struct Writer {
     ballast: Ballast,
 }
 
-type Answers = Vec<Result<Written, StoreError>>;
+pub(super) type Answers = Vec<Result<Written, StoreError>>;
 
 #[derive(Debug, thiserror::Error)]
 #[error("the disk is full: nothing new is recorded")]
@@ -76,7 +76,7 @@ pub(super) fn open_chain(
 }
 
 /// Makes `writes` in one transaction. `chain` moves on only if it commits.
-fn transact(
+pub(super) fn transact(
     connection: &mut Connection,
     chain: &mut Chain,
     time: &Time,
@@ -223,19 +223,24 @@ impl Writer {
 
     /// After a failed commit the file is asked where the chain ends.
     fn read_back(&mut self) {
-        let chain = self.chain.head().chain;
-        let head = self.connection.query_row(
-            "SELECT seq, hash FROM audit_chains WHERE chain = ?1",
-            params![chain.uuid().as_bytes()],
-            |found| Ok((found.get::<_, i64>(0)?, found.get::<_, Vec<u8>>(1)?)),
-        );
-        let head = head.ok().and_then(|(seq, hash)| {
-            Some(Head { chain, seq: u64::try_from(seq).ok()?, hash: row::hash(&hash)? })
-        });
-        if let Some(head) = head {
-            self.chain = Chain::at(head, self.incarnation.signer.clone());
-        } else {
-            tracing::error!(%chain, "store.chain.unreadable");
-        }
+        read_back(&self.connection, &mut self.chain, &self.incarnation);
+    }
+}
+
+/// Sets `chain` to where the file says that it ends.
+pub(super) fn read_back(connection: &Connection, chain: &mut Chain, incarnation: &Incarnation) {
+    let id = chain.head().chain;
+    let head = connection.query_row(
+        "SELECT seq, hash FROM audit_chains WHERE chain = ?1",
+        params![id.uuid().as_bytes()],
+        |found| Ok((found.get::<_, i64>(0)?, found.get::<_, Vec<u8>>(1)?)),
+    );
+    let head = head.ok().and_then(|(seq, hash)| {
+        Some(Head { chain: id, seq: u64::try_from(seq).ok()?, hash: row::hash(&hash)? })
+    });
+    if let Some(head) = head {
+        *chain = Chain::at(head, incarnation.signer.clone());
+    } else {
+        tracing::error!(chain = %id, "store.chain.unreadable");
     }
 }

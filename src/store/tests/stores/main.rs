@@ -118,7 +118,8 @@ async fn intent(
 
 /// Two leases at `backend` that must die.
 async fn two_condemned(store: &dyn Store, backend: &str) -> (LeaseId, LeaseId) {
-    let task = task(store, 7).await;
+    let token = u8::try_from(backend.len()).unwrap();
+    let task = task(store, token).await;
     let mut leases = Vec::new();
     for _ in 0..2 {
         let intent = intent(store, task, backend, None).await;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use dayfly_backend_sdk::Timestamp;
-use dayfly_lease::{Store, Write, audit::Entry};
+use dayfly_lease::{Cause, State, Store, TaskEnd, Write, audit::Entry};
 use dayfly_store::{AnyStore, SqliteOptions, SqliteStore, verify};
 
 use super::{SetClock, clock, conforms, incarnation};
@@ -83,21 +83,55 @@ async fn an_edited_audit_row_is_named() {
     assert!(report.faults[0].to_string().contains("ends at record 2"), "{:?}", report.faults);
 }
 
-/// A row that cannot be read is put aside; the others are still claimed (I12).
+/// A row that cannot be read is put aside; the others are still claimed (I12). The damage may
+/// be in what a column means, in its length, in its range or in its encoding.
 #[tokio::test]
 async fn one_bad_row_stops_nobody() {
     let directory = tempfile::tempdir().unwrap();
     let options = SqliteOptions { path: directory.path().join("dayfly.db") };
     let store = SqliteStore::open(&options, incarnation(), clock()).await.unwrap();
-    let (bad, good) = super::two_condemned(store.as_ref(), "one").await;
     let raw = rusqlite::Connection::open(&options.path).unwrap();
-    raw.execute("UPDATE leases SET belts = 'no_such_belt' WHERE id = ?1", [bad.uuid().as_bytes()])
-        .unwrap();
-    assert_eq!(super::claimed(store.as_ref(), "one").await, [good]);
-    let put_aside: Option<String> = raw
-        .query_row("SELECT quarantined FROM leases WHERE id = ?1", [bad.uuid().as_bytes()], |r| {
-            r.get(0)
-        })
-        .unwrap();
-    assert!(put_aside.is_some());
+    let damages = [
+        "belts = 'no_such_belt'",
+        "decision_chain = x'010203'",
+        "attempts = 5000000000",
+        "role = CAST(x'c328' AS TEXT)",
+    ];
+    for (place, damage) in damages.into_iter().enumerate() {
+        let backend = "one".repeat(place + 1);
+        let (bad, good) = super::two_condemned(store.as_ref(), &backend).await;
+        let sql = format!("UPDATE leases SET {damage} WHERE id = ?1");
+        raw.execute(&sql, [bad.uuid().as_bytes()]).unwrap();
+        assert_eq!(super::claimed(store.as_ref(), &backend).await, [good], "{damage}");
+        let sql = "SELECT quarantined FROM leases WHERE id = ?1";
+        let put_aside: Option<String> =
+            raw.query_row(sql, [bad.uuid().as_bytes()], |row| row.get(0)).unwrap();
+        assert!(put_aside.is_some(), "{damage}");
+    }
+}
+
+/// What could not be read when its task was closed is told to die when the task is closed
+/// again, and does not live on until its own end (I5).
+#[tokio::test]
+async fn a_mended_row_of_a_closed_task_dies_when_that_is_closed_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = SqliteOptions { path: directory.path().join("dayfly.db") };
+    let store = SqliteStore::open(&options, incarnation(), clock()).await.unwrap();
+    let task = super::task(store.as_ref(), 9).await;
+    let intent = super::intent(store.as_ref(), task, "one", None).await;
+    let id = intent.id;
+    store.write(Write::Intend(Box::new(intent))).await.unwrap();
+    let raw = rusqlite::Connection::open(&options.path).unwrap();
+    let set = |belts: &str| {
+        let sql = "UPDATE leases SET belts = ?2, quarantined = NULL WHERE id = ?1";
+        raw.execute(sql, rusqlite::params![id.uuid().as_bytes(), belts]).unwrap();
+    };
+    let close = |end| Write::CloseTask { task, end, actor: "x".into() };
+    set("no_such_belt");
+    store.write(close(TaskEnd::Completed)).await.unwrap();
+    set("");
+    assert_eq!(store.lease(id).await.unwrap().unwrap().state, State::Pending);
+    store.write(close(TaskEnd::Failed)).await.unwrap();
+    let lease = store.lease(id).await.unwrap().unwrap();
+    assert_eq!(lease.state.cause(), Some(Cause::TaskCompleted), "the first end stands");
 }

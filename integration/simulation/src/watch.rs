@@ -1,0 +1,234 @@
+//! The oracles' eyes: every change in the store and every effect at a backend passes here.
+//!
+//! Invariant: nothing here changes the world; it only tells the model, and cries out.
+
+use dayfly_lease::{Lease, State, StoreError, Write, Written};
+
+use crate::{
+    coverage::Moment,
+    model::{Model, Phase, Row, Tracked},
+    plan::Style,
+    world::World,
+};
+
+/// The name of the backend at `index`.
+pub fn backend_name(index: usize) -> String {
+    format!("b{index}")
+}
+
+fn backend_index(name: &str) -> usize {
+    name.trim_start_matches('b').parse().unwrap_or(usize::MAX)
+}
+
+/// A row in the model's own terms.
+pub fn row_of(lease: &Lease) -> Row {
+    let (phase, condemned_at) = match lease.state {
+        State::Pending => (Phase::Pending, None),
+        State::Active { .. } => (Phase::Active, None),
+        State::Revoking { since, .. } => (Phase::Revoking, Some(since.micros())),
+        State::Revoked { at, .. } => (Phase::Revoked, Some(at.micros())),
+        State::Abandoned { at, .. } => (Phase::Abandoned, Some(at.micros())),
+    };
+    Row {
+        id: lease.id,
+        task: lease.task,
+        backend: backend_index(&lease.backend),
+        handle: lease.handle.as_str().to_owned(),
+        epoch: lease.epoch,
+        phase,
+        cause: lease.state.cause().map(dayfly_lease::Cause::as_str),
+        issued_at: lease.issued_at.micros(),
+        expires_at: lease.expires_at.micros(),
+        max_expires_at: lease.max_expires_at.micros(),
+        mint_deadline: lease.mint_deadline.micros(),
+        settle_at: lease.settle_at.map(dayfly_backend_sdk::Timestamp::micros),
+        condemned_at,
+        delivered: lease.delivered_at.is_some(),
+        attempts: lease.attempts,
+        claimed_by: lease.claim.map(|claim| claim.owner),
+        decision: (lease.decision.chain, lease.decision.seq),
+    }
+}
+
+/// The store has made a change, or refused to.
+pub fn written(world: &World, write: &Write, written: &Result<Written, StoreError>) {
+    let now = world.store_now().micros();
+    before_rows(world, write, written);
+    let epochs = std::mem::take(&mut world.model().epochs);
+    let changes = world.truth().changes(&epochs);
+    let mut model = world.model();
+    model.epochs = epochs;
+    for (chain, seq, event, lease, text) in changes.records {
+        if text.contains(crate::seams::SECRET) {
+            world.violated(format!("I3: record {chain}/{seq} holds a secret"));
+        }
+        if let Some(lease) = lease {
+            model.told.insert((lease, event.clone()));
+        }
+        model.records.insert((chain, seq), (event, lease));
+    }
+    for lease in changes.leases {
+        let row = row_of(&lease);
+        let usable = world.sites.get(row.backend).is_some_and(|s| s.is_usable(world, &row.handle));
+        seen(world, &model, &row);
+        world.event("row", [row.epoch.cast_unsigned(), row.phase as u64], || {
+            format!("{} {:?} {:?} epoch {}", row.id, row.phase, row.cause, row.epoch)
+        });
+        if let Err(what) = model.row(row, now, usable) {
+            world.violated(what);
+        }
+    }
+    if let (Write::Intend(intent), Ok(_)) = (write, written)
+        && let Err(what) = model.alone(intent.id)
+    {
+        world.violated(what);
+    }
+    drop(model);
+    after_rows(world, write, written);
+}
+
+/// What the rows are judged by must be known before they are.
+fn before_rows(world: &World, write: &Write, written: &Result<Written, StoreError>) {
+    let mut model = world.model();
+    if let (Write::Intend(intent), Ok(_)) = (write, written)
+        && let Some(key) = &intent.key
+    {
+        model.keys.insert(intent.id, (intent.task, key.key.clone()));
+    }
+    if let Ok(Written::Task(task)) = written {
+        model.tasks.insert(task.id, task.expires_at.micros());
+    }
+}
+
+fn after_rows(world: &World, write: &Write, written: &Result<Written, StoreError>) {
+    match written {
+        Ok(Written::Closed(closed)) => {
+            let mut model = world.model();
+            for one in closed {
+                model.closed.insert(one.task.id);
+                none_lives(world, &model, one.task.id);
+            }
+        }
+        Ok(Written::Renewed { lease, before }) => {
+            if lease.expires_at > *before
+                && let Some(tracked) = world.model().leases.get_mut(&lease.id)
+            {
+                tracked.extended += 1;
+            }
+        }
+        Ok(Written::Superseding { .. }) => world.saw(Moment::Superseded),
+        Err(StoreError::Refused(dayfly_lease::Refusal::InProgress)) => {
+            world.saw(Moment::KeyInProgress);
+        }
+        _ => {}
+    }
+    if let (Write::Suspend { reason }, Ok(_)) = (write, written) {
+        world.saw(Moment::Suspended);
+        if !world.has_lost() {
+            world.violated(format!("minting pauses, and the store has lost nothing: {reason}"));
+        }
+    }
+    if let (Write::Note(entry), Ok(_)) = (write, written)
+        && entry.event == "orphan.revoked"
+    {
+        world.saw(Moment::OrphanSwept);
+    }
+    if matches!((write, written), (Write::Shorten { .. }, Ok(_))) {
+        world.saw(Moment::RenewalTakenBack);
+    }
+}
+
+/// A task is closed: with it, all its leases are told to die.
+fn none_lives(world: &World, model: &Model, task: dayfly_lease::TaskId) {
+    for tracked in model.leases.values().filter(|tracked| tracked.row.task == task) {
+        if tracked.row.phase == Phase::Revoking && tracked.created == 0 {
+            world.saw(Moment::CompletionWithPending);
+        }
+        if tracked.row.phase < Phase::Revoking && !tracked.bad {
+            world.violated(format!("I5: {} lives and its task is closed", tracked.row.id));
+        }
+    }
+}
+
+fn seen(world: &World, model: &Model, row: &Row) {
+    let before = model.leases.get(&row.id);
+    match (before.map(|tracked| tracked.row.phase), row.phase) {
+        (_, Phase::Revoked) => {
+            if row.cause == Some("undelivered") {
+                world.saw(Moment::Undelivered);
+            }
+            let dead = (0..world.sites.len())
+                .any(|index| index != row.backend && world.is_away(crate::world::Target::Backend(index)));
+            if dead {
+                world.saw(Moment::OnTimeBesideDead);
+            }
+        }
+        (Some(Phase::Active), Phase::Revoking) => {
+            let site = world.sites.get(row.backend);
+            if site.is_some_and(|site| site.has_session(&row.handle)) {
+                world.saw(Moment::SessionOutlived);
+            }
+        }
+        (Some(Phase::Revoking), Phase::Revoking) => {
+            let attempts = before.map_or(0, |tracked| tracked.row.attempts);
+            if row.claimed_by.is_none() && attempts == row.attempts && row.settle_at.is_some() {
+                world.saw(Moment::SecondRevocation);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A backend is asked to create `handle`.
+pub fn sent(world: &World, backend: usize, handle: &str) {
+    let mut model = world.model();
+    let Some(tracked) = model.named_mut(backend, handle) else {
+        drop(model);
+        world.violated(format!("I1: {handle} was asked for before its row was durable"));
+        return;
+    };
+    tracked.sent += 1;
+    if tracked.sent > 1 {
+        world.violated(format!("{handle} was asked for twice"));
+    }
+}
+
+/// A backend has created `handle`.
+pub fn created(world: &World, backend: usize, handle: &str) {
+    const SETTLE_UNGUARDED: i64 = 30_000_000;
+    let now = world.store_now().micros();
+    let elapsed = world.elapsed();
+    let mut model = world.model();
+    let created = model.created(backend, handle);
+    let unguarded = world.plan.backends.get(backend) == Some(&Style::Provider);
+    if let Some(tracked) = model.named_mut(backend, handle) {
+        if tracked.row.phase >= Phase::Revoking {
+            world.saw(Moment::CreateAfterCondemned);
+        }
+        if tracked.created > 1 {
+            tracked.beyond = Some(("created twice", elapsed));
+        } else if unguarded && now > tracked.row.mint_deadline + SETTLE_UNGUARDED {
+            tracked.beyond = Some(("created too late, and nothing guards", elapsed));
+        }
+        if tracked.beyond.is_some() {
+            world.saw(Moment::CreateBeyondBound);
+        }
+    }
+    drop(model);
+    if let Err(what) = created {
+        world.violated(what);
+    }
+}
+
+/// A backend is ending `handle`.
+pub fn revoked(world: &World, backend: usize, handle: &str) {
+    let model = world.model();
+    // What nobody has yet may be ended before its row says so: a mint that could not be
+    // recorded, while the store does not answer.
+    let held = |tracked: &Tracked| tracked.row.phase < Phase::Revoking && tracked.promised.is_some();
+    let early = model.named(backend, handle).is_some_and(held);
+    drop(model);
+    if early {
+        world.violated(format!("I4: {handle} is being revoked and its row says nothing of it"));
+    }
+}
