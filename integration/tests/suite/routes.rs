@@ -18,6 +18,8 @@ enum Wrong {
     Own,
     /// 403.
     Forbidden,
+    /// 403, also for the right workload: it takes a person.
+    ForPeople,
     /// 401: a task token is no identity here.
     Refused,
     /// 201: it is for the caller's own task.
@@ -32,9 +34,12 @@ const ROUTES: &[(&str, &str, &str, Wrong)] = &[
     ("get", "/api/v1/leases", "", Wrong::Own),
     ("post", "/api/v1/leases", r#"{"role":"greeter"}"#, Wrong::OwnMint),
     ("get", "/api/v1/leases/{id}", "", Wrong::Hidden),
+    ("post", "/api/v1/leases/{id}/abandon", r#"{"reason":"mine"}"#, Wrong::Hidden),
     ("post", "/api/v1/leases/{id}/renew", r#"{"ttl_seconds":60}"#, Wrong::Hidden),
     ("post", "/api/v1/leases/{id}/revoke", r#"{"reason":"mine"}"#, Wrong::Hidden),
     ("get", "/api/v1/roles", "", Wrong::Own),
+    ("get", "/api/v1/standing", "", Wrong::Forbidden),
+    ("post", "/api/v1/standing/release", "", Wrong::ForPeople),
     ("get", "/api/v1/tasks", "", Wrong::Own),
     ("post", "/api/v1/tasks", r#"{"purpose":"p","ttl_seconds":60}"#, Wrong::Refused),
     ("get", "/api/v1/tasks/{id}", "", Wrong::Hidden),
@@ -173,6 +178,12 @@ async fn another_workload_sees_and_changes_nothing_of_it() {
                 let answer = call(&federated, (route.0, &path, route.2, route.3)).await;
                 let answer = answer.problem(403, "denied");
                 assert_eq!(answer.text("/denied_by"), "default-deny");
+            }
+            Wrong::ForPeople => {
+                for answer in [answer, call(&federated, (route.0, &path, route.2, route.3)).await] {
+                    let answer = answer.problem(403, "denied");
+                    assert_eq!(answer.text("/denied_by"), "base/only-people-in-person");
+                }
             }
             Wrong::Refused => {
                 answer.problem(401, "unauthenticated");

@@ -65,6 +65,34 @@ pub struct Lease {
     /// The last failure's class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+    /// Who wants to give up on it; absent while nobody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abandonment: Option<Abandonment>,
+}
+
+/// One person's wish to give up on a lease that cannot be revoked. A second person must agree
+/// within 24 hours.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Abandonment {
+    /// Who asked for it first.
+    pub by: String,
+    /// Why, in their words.
+    pub reason: String,
+    /// When.
+    pub at: String,
+    /// When a second person agreed and the lease was given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreed_at: Option<String>,
+}
+
+/// Body of `POST /api/v1/leases/{id}/abandon`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct AbandonLease {
+    /// Why, for the audit log. 1 to 256 characters.
+    pub reason: String,
 }
 
 /// The secret handed out.

@@ -8,14 +8,17 @@ mod audit;
 mod lease;
 mod problem;
 mod role;
+mod standing;
 mod task;
 
 pub use audit::{AuditPage, AuditRecord};
 pub use lease::{
-    CreateLease, Credential, Lease, LeasePage, RenewLease, Renewed, RevokeLease, Revoked,
+    AbandonLease, Abandonment, CreateLease, Credential, Lease, LeasePage, RenewLease, Renewed,
+    RevokeLease, Revoked,
 };
 pub use problem::{FieldFault, Problem};
 pub use role::{Role, RoleList};
+pub use standing::{BackendStanding, Hold, Standing, Suspension};
 pub use task::{
     CompleteTask, Completed, CreateTask, Introspection, LeaseCounts, OpenedTask, Outcome, Task,
     TaskPage, WhoAmI,

@@ -33,6 +33,14 @@ The identity is the first of: --token-file, DAYFLY_ID_TOKEN, GitHub's request va
 Exit codes: the command's own; 128+N if signal N killed it; 125 if dayfly failed before the \
 command started, 126 if the command can't be executed, 127 if it was not found.";
 
+const ABANDON_ABOUT: &str = "\
+Gives up on a lease whose revocation keeps failing. Its credential may still work, and nothing \
+will ever prove that it is dead: look at the backend first and end it there if you can.
+
+It takes two people. The first one's wish is recorded and the lease goes on being revoked. When a \
+second person runs the same command within 24 hours, the lease is `abandoned`: it is not retried, \
+alerted on or waited for any more. The sweep still ends its credential if it ever can.";
+
 const READ_HELP: &str = "\
 The token is the first of: --token-file, DAYFLY_TOKEN_FILE, DAYFLY_TOKEN, and the identity that \
 `exec` would use.
@@ -82,7 +90,7 @@ pub(crate) enum Command {
     /// The last step of `exec`: becomes the command
     #[command(hide = true)]
     ExecChild(ExecChildArgs),
-    /// Look at leases and revoke them
+    /// Look at leases, revoke them, give up on them
     Lease {
         #[command(subcommand)]
         command: LeaseCommand,
@@ -92,6 +100,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: RoleCommand,
     },
+    /// Show what the installation may do at the moment: suspension, brake, backends
+    Standing(StandingArgs),
     /// Look at tasks and complete them
     Task {
         #[command(subcommand)]
@@ -164,6 +174,8 @@ pub(crate) struct IdentityArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum LeaseCommand {
+    /// Give up on a lease that cannot be revoked; a second person must agree
+    Abandon(LeaseAbandonArgs),
     /// List leases, newest first
     List(LeaseListArgs),
     /// End a lease now
@@ -176,6 +188,12 @@ pub(crate) enum LeaseCommand {
 pub(crate) enum RoleCommand {
     /// List the roles that the caller may see
     List(ReadArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StandingCommand {
+    /// Let go of the mass-revocation brake: the store's clock is right
+    Release(ReadArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -196,6 +214,15 @@ pub(crate) struct ReadArgs {
     /// How to show the result
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct StandingArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<StandingCommand>,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
 }
 
 #[derive(Debug, Args)]
@@ -232,6 +259,18 @@ pub(crate) struct LeaseListArgs {
     /// At most this many
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) limit: u32,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(long_about = ABANDON_ABOUT)]
+pub(crate) struct LeaseAbandonArgs {
+    /// The lease's id
+    pub(crate) id: String,
+    /// Why, for the audit log
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
     #[command(flatten)]
     pub(crate) read: ReadArgs,
 }

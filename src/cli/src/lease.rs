@@ -1,11 +1,12 @@
 //! `dayfly lease`: what credentials there are, and their end.
 //!
-//! Invariant: a lease is called ended only when the broker has verified it.
+//! Invariant: a lease is called ended only when the broker has verified it, and one that was
+//! given up is never called so.
 
 use dayfly_api::{Lease, LeasePage};
 
 use crate::{
-    args::{Context, LeaseListArgs, LeaseRevokeArgs, ShowArgs},
+    args::{Context, LeaseAbandonArgs, LeaseListArgs, LeaseRevokeArgs, ShowArgs},
     client::LeaseFilter,
     failure::{self, Failure},
     output::{Column, Table, record},
@@ -94,6 +95,7 @@ fn one(lease: &Lease) -> Table {
         Some(seconds) => format!("{seconds} s after its end, if the broker died now"),
         None => "without end, if the broker died now".to_owned(),
     };
+    let abandoning = abandoning(lease);
     let attempts = if lease.attempts == 0 { String::new() } else { lease.attempts.to_string() };
     record([
         ("id", &lease.id),
@@ -113,7 +115,39 @@ fn one(lease: &Lease) -> Table {
         ("could live", &exposure),
         ("failed attempts", &attempts),
         ("last error", lease.last_error.as_deref().unwrap_or_default()),
+        ("giving up", &abandoning),
     ])
+}
+
+fn abandoning(lease: &Lease) -> String {
+    let Some(wish) = &lease.abandonment else { return String::new() };
+    let asked = format!("{} asked for it at {}: {}", wish.by, wish.at, wish.reason);
+    match &wish.agreed_at {
+        Some(at) => format!("{asked}; a second person agreed at {at}"),
+        None => format!("{asked}; a second person must agree within 24 hours"),
+    }
+}
+
+/// `dayfly lease abandon`.
+pub(crate) async fn abandon(args: &LeaseAbandonArgs, context: Context<'_>) -> Result<u8, Failure> {
+    let (client, token) = context.signed_in(&args.read.identity).await?;
+    let lease = client.abandon_lease(&token, &args.id, &args.reason).await?;
+    context.terminal.show(args.read.output, &lease, one)?;
+    if lease.state == "abandoned" {
+        context.terminal.warn(&format!(
+            "lease {} is given up: `{}` at backend `{}` may still work, and nothing but the sweep \
+             tries to end it",
+            lease.id, lease.handle, lease.backend
+        ));
+    } else {
+        context.terminal.note(&format!(
+            "noted, and nothing is given up yet: lease {} goes on being revoked. A second person \
+             must run the same command within 24 hours. After that its credential may live on \
+             unseen, so end `{}` at backend `{}` by hand if you can",
+            lease.id, lease.handle, lease.backend
+        ));
+    }
+    Ok(failure::OK)
 }
 
 /// `dayfly lease revoke`.

@@ -13,6 +13,7 @@ mod identity;
 mod lease;
 mod output;
 mod role;
+mod standing;
 mod task;
 mod whoami;
 
@@ -22,7 +23,7 @@ use clap::Parser as _;
 
 use crate::{
     ambient::Ambient,
-    args::{Cli, Command, Context, LeaseCommand, RoleCommand, TaskCommand},
+    args::{Cli, Command, Context, LeaseCommand, RoleCommand, StandingCommand, TaskCommand},
     failure::Failure,
     output::Terminal,
 };
@@ -45,7 +46,7 @@ fn usage(fault: &clap::Error) -> ExitCode {
     if !fault.use_stderr() {
         return ExitCode::SUCCESS;
     }
-    let commands = ["exec", "lease", "role", "task", "whoami"];
+    let commands = ["exec", "lease", "role", "standing", "task", "whoami"];
     let mut words = env::args_os().skip(1);
     let exec = words
         .find(|word| commands.iter().any(|name| word == name))
@@ -89,12 +90,19 @@ async fn dispatch(command: &Command, context: Context<'_>) -> Result<u8, Failure
         Command::Exec(exec) => Ok(exec::run(exec, context).await?),
         // It needs no runtime and was dealt with before there was one.
         Command::ExecChild(_) => Ok(exec::FAILED),
+        Command::Lease { command: LeaseCommand::Abandon(abandon) } => {
+            lease::abandon(abandon, context).await
+        }
         Command::Lease { command: LeaseCommand::List(list) } => lease::list(list, context).await,
         Command::Lease { command: LeaseCommand::Revoke(revoke) } => {
             lease::revoke(revoke, context).await
         }
         Command::Lease { command: LeaseCommand::Show(show) } => lease::show(show, context).await,
         Command::Role { command: RoleCommand::List(list) } => role::list(list, context).await,
+        Command::Standing(standing) => match &standing.command {
+            Some(StandingCommand::Release(release)) => standing::release(release, context).await,
+            None => standing::show(&standing.read, context).await,
+        },
         Command::Task { command: TaskCommand::Complete(complete) } => {
             task::complete(complete, context).await
         }

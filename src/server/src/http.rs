@@ -15,6 +15,7 @@ pub mod openapi;
 mod problem;
 mod render;
 mod roles;
+mod standing;
 mod tasks;
 mod whoami;
 
@@ -47,6 +48,9 @@ pub fn router(broker: Arc<Broker>) -> Router {
         .route("/api/v1/whoami", get(whoami::handler))
         // Administrators.
         .route("/api/v1/audit", get(audit::handler))
+        .route("/api/v1/leases/{id}/abandon", post(leases::abandon::handler))
+        .route("/api/v1/standing", get(standing::show))
+        .route("/api/v1/standing/release", post(standing::release))
         // Services that check API keys, and proxies that ask before they pass a request on.
         .route("/oauth2/introspect", post(introspect::introspect))
         .route("/verify", get(introspect::verify));

@@ -4,11 +4,12 @@
 
 use std::{
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
 use dayfly_backend_sdk::Timestamp;
+use dayfly_lease::{Engine, Owner, Standing};
 use dayfly_store::Living;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -53,6 +54,26 @@ pub struct LeaseLabels {
     pub state: String,
 }
 
+/// A backend.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct BackendLabels {
+    /// The backend's name.
+    pub backend: String,
+}
+
+/// What the store says at the moment of a scrape.
+#[derive(Debug)]
+pub struct Situation {
+    /// The leases that may live.
+    pub living: Vec<Living>,
+    /// Rows that could not be read and were put aside.
+    pub quarantined: u64,
+    /// What the installation may do.
+    pub standing: Standing,
+    /// The store's clock.
+    pub now: Timestamp,
+}
+
 /// The replica's metrics.
 pub struct Metrics {
     registry: Mutex<Registry>,
@@ -62,6 +83,19 @@ pub struct Metrics {
     latency: Histogram,
     leases: Family<LeaseLabels, Gauge>,
     debt: Family<LeaseLabels, Gauge>,
+    quarantined: Gauge,
+    suspended: Gauge,
+    brake: Gauge,
+    lines: Lines,
+}
+
+/// What the engine tells of each backend.
+#[derive(Default)]
+struct Lines {
+    down: Family<BackendLabels, Gauge>,
+    foreign: Family<BackendLabels, Gauge>,
+    orphans_found: Family<BackendLabels, Counter>,
+    orphans_ended: Family<BackendLabels, Counter>,
 }
 
 impl fmt::Debug for Metrics {
@@ -99,8 +133,82 @@ impl Default for Metrics {
             Unit::Seconds,
             debt.clone(),
         );
+        let (quarantined, suspended, brake) =
+            (Gauge::default(), Gauge::default(), Gauge::default());
+        registry.register(
+            "leases_quarantined",
+            "Rows of leases that cannot be read",
+            quarantined.clone(),
+        );
+        registry.register(
+            "suspended",
+            "1 while minting is suspended until the store is recovered",
+            suspended.clone(),
+        );
+        registry.register(
+            "brake_held",
+            "1 while the mass-revocation brake holds leases back",
+            brake.clone(),
+        );
+        let lines = Lines::registered(&mut registry);
         let registry = Mutex::new(registry);
-        Self { registry, grants, requests, refused, latency, leases, debt }
+        Self {
+            registry,
+            grants,
+            requests,
+            refused,
+            latency,
+            leases,
+            debt,
+            quarantined,
+            suspended,
+            brake,
+            lines,
+        }
+    }
+}
+
+impl Lines {
+    fn registered(registry: &mut Registry) -> Self {
+        let lines = Self::default();
+        registry.register(
+            "backend_down",
+            "1 while a backend is taken to be down, and only probed",
+            lines.down.clone(),
+        );
+        registry.register(
+            "backend_foreign",
+            "1 while a backend's prefix belongs to another installation",
+            lines.foreign.clone(),
+        );
+        registry.register(
+            "orphans_found",
+            "Credentials without a living lease that this replica's sweeps found",
+            lines.orphans_found.clone(),
+        );
+        registry.register(
+            "orphans_ended",
+            "Those of them that were ended and verified gone",
+            lines.orphans_ended.clone(),
+        );
+        lines
+    }
+
+    fn read(&self, engine: &Engine) {
+        for name in engine.backends() {
+            let Some(line) = engine.line(name) else { continue };
+            let labels = BackendLabels { backend: name.to_owned() };
+            let foreign = matches!(line.owner(), Owner::Another(_));
+            self.down.get_or_create(&labels).set(i64::from(line.is_down()));
+            self.foreign.get_or_create(&labels).set(i64::from(foreign));
+            let orphans = line.orphans();
+            // The engine counts; these only show what it has counted.
+            let set = |family: &Family<BackendLabels, Counter>, count| {
+                family.get_or_create(&labels).inner().store(count, Ordering::Relaxed);
+            };
+            set(&self.orphans_found, orphans.found);
+            set(&self.orphans_ended, orphans.ended);
+        }
     }
 }
 
@@ -124,7 +232,13 @@ impl Metrics {
     }
 
     /// The exposition, with the leases as the store counts them now.
-    pub fn exposition(&self, living: &[Living], now: Timestamp) -> String {
+    pub fn exposition(&self, situation: &Situation, engine: &Engine) -> String {
+        let Situation { living, quarantined, standing, now } = situation;
+        let held = standing.hold.is_some_and(|hold| hold.is_on(*now));
+        self.quarantined.set(i64::try_from(*quarantined).unwrap_or(i64::MAX));
+        self.suspended.set(i64::from(standing.suspended.is_some()));
+        self.brake.set(i64::from(held));
+        self.lines.read(engine);
         self.leases.clear();
         self.debt.clear();
         for group in living {

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use dayfly_api::{
-    CompleteTask, Completed, CreateTask, Lease, LeasePage, OpenedTask, Outcome, RenewLease,
-    Renewed, RevokeLease, Revoked, RoleList, Task, WhoAmI,
+    AbandonLease, CompleteTask, Completed, CreateTask, Lease, LeasePage, OpenedTask, Outcome,
+    RenewLease, Renewed, RevokeLease, Revoked, RoleList, Standing, Task, WhoAmI,
 };
 use reqwest::Method;
 use serde::de::DeserializeOwned;
@@ -59,6 +59,42 @@ impl Client {
     ) -> Result<Revoked, Error> {
         let url = self.url.join(&["api", "v1", "leases", id, "revoke"]);
         self.end(bearer, url, &RevokeLease { reason: reason.to_owned() }, wait).await
+    }
+
+    /// Asks to give up on a lease, or agrees to it. Sent again it would be refused: the same
+    /// person cannot agree.
+    pub(crate) async fn abandon_lease(
+        &self,
+        bearer: &Token,
+        id: &str,
+        reason: &str,
+    ) -> Result<Lease, Error> {
+        let call = Call {
+            method: Method::POST,
+            url: self.url.join(&["api", "v1", "leases", id, "abandon"]),
+            body: Some(&AbandonLease { reason: reason.to_owned() }),
+            repeat: Repeat::Unsent,
+            attempts_max: ATTEMPTS_MAX,
+            wait: Duration::ZERO,
+        };
+        self.send(call, bearer).await
+    }
+
+    pub(crate) async fn standing(&self, bearer: &Token) -> Result<Standing, Error> {
+        self.read_one(bearer, self.url.join(&["api", "v1", "standing"])).await
+    }
+
+    /// Letting go twice is the same as once.
+    pub(crate) async fn release_hold(&self, bearer: &Token) -> Result<Standing, Error> {
+        let call = Call::<()> {
+            method: Method::POST,
+            url: self.url.join(&["api", "v1", "standing", "release"]),
+            body: None,
+            repeat: Repeat::Harmless,
+            attempts_max: ATTEMPTS_MAX,
+            wait: Duration::ZERO,
+        };
+        self.send(call, bearer).await
     }
 
     pub(crate) async fn renew_lease(

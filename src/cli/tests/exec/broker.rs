@@ -147,6 +147,7 @@ pub(crate) fn lease(role: &str, environment: &[(&str, &str)], fields: &[(&str, &
         exposure_seconds: Some(60),
         attempts: 0,
         last_error: None,
+        abandonment: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! `/healthz`, `/readyz`, `/metrics`.
 //!
-//! Invariant: readiness goes with the store. A replica that cannot record mints nothing and
-//! says so, so that others get its requests.
+//! Invariant: readiness goes with minting. A replica that cannot record, or whose store is not
+//! believed, mints nothing and says so, so that others get its requests.
 
 use std::sync::Arc;
 
@@ -11,8 +11,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use dayfly_lease::{Refusal, Write};
+
 use super::problem::Fault;
-use crate::broker::Broker;
+use crate::{broker::Broker, telemetry::Situation};
 
 /// The process answers.
 #[utoipa::path(get, path = "/healthz", tag = "operations", responses((status = 200, body = String)))]
@@ -20,7 +22,7 @@ pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// The store answers as well.
+/// The store answers as well, and minting is not suspended.
 #[utoipa::path(
     get, path = "/readyz", tag = "operations",
     responses(
@@ -30,7 +32,10 @@ pub(crate) async fn healthz() -> &'static str {
 )]
 pub(crate) async fn readyz(State(broker): State<Arc<Broker>>) -> Result<&'static str, Fault> {
     // Through the writer, since that is what a mint needs.
-    broker.engine.store().write(dayfly_lease::Write::Probe).await?;
+    broker.engine.store().write(Write::Probe).await?;
+    if broker.engine.store().standing().await?.suspended.is_some() {
+        return Err(Refusal::Suspended.into());
+    }
     Ok("ready\n")
 }
 
@@ -43,9 +48,13 @@ pub(crate) async fn readyz(State(broker): State<Arc<Broker>>) -> Result<&'static
     ),
 )]
 pub(crate) async fn metrics(State(broker): State<Arc<Broker>>) -> Result<Response, Fault> {
-    let living = broker.store.living().await?;
-    let now = broker.engine.store().now().await?;
-    let text = broker.metrics.exposition(&living, now);
+    let situation = Situation {
+        living: broker.store.living().await?,
+        quarantined: broker.store.quarantined().await?,
+        standing: broker.engine.store().standing().await?,
+        now: broker.engine.store().now().await?,
+    };
+    let text = broker.metrics.exposition(&situation, &broker.engine);
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }

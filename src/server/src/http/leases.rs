@@ -2,6 +2,7 @@
 //!
 //! Invariant: another's lease is indistinguishable from none, whatever is asked of it.
 
+pub(super) mod abandon;
 pub(super) mod create;
 pub(super) mod list;
 pub(super) mod renew;
@@ -43,6 +44,17 @@ impl Named {
             backend: &self.row.backend,
         }
     }
+}
+
+const REASON_CHARS_MAX: usize = 256;
+
+/// A person's reason, short enough for the audit log and on one line.
+fn checked_reason(reason: String) -> Result<String, Fault> {
+    if reason.chars().count() > REASON_CHARS_MAX || reason.chars().any(char::is_control) {
+        let detail = format!("must have at most {REASON_CHARS_MAX} characters, none of control");
+        return Err(Fault::field("invalid_reason", "/reason", detail));
+    }
+    Ok(reason)
 }
 
 /// `?wait=5s`.

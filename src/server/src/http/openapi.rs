@@ -8,7 +8,7 @@ use utoipa::{
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 
-use super::{audit, health, introspect, leases, roles, tasks, whoami};
+use super::{audit, health, introspect, leases, roles, standing, tasks, whoami};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -20,8 +20,9 @@ use super::{audit, health, introspect, leases, roles, tasks, whoami};
     paths(
         tasks::create::handler, tasks::list::handler, tasks::show::handler,
         tasks::complete::handler, leases::create::handler, leases::list::handler,
-        leases::show::handler, leases::renew::handler, leases::revoke::handler, roles::handler,
-        whoami::handler, audit::handler, introspect::introspect, introspect::verify,
+        leases::show::handler, leases::renew::handler, leases::revoke::handler,
+        leases::abandon::handler, roles::handler, whoami::handler, audit::handler,
+        standing::show, standing::release, introspect::introspect, introspect::verify,
         health::healthz, health::readyz, health::metrics,
     ),
     modifiers(&Bearers)

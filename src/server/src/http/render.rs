@@ -4,7 +4,7 @@
 
 use dayfly_api as api;
 use dayfly_backend_sdk::{Credential, Timestamp};
-use dayfly_lease::{Counts, Lease, State, Task, TaskState};
+use dayfly_lease::{Abandonment, Counts, Lease, State, Task, TaskState};
 
 pub(super) fn lease(lease: &Lease, credential: Option<&Credential>) -> api::Lease {
     let revoked_at = match lease.state {
@@ -33,6 +33,22 @@ pub(super) fn lease(lease: &Lease, credential: Option<&Credential>) -> api::Leas
         exposure_seconds: lease.exposure().map(|exposure| exposure.as_secs()),
         attempts: lease.attempts,
         last_error: lease.error_class.clone(),
+        abandonment: lease.abandonment.as_ref().map(|wish| abandonment(wish, &lease.state)),
+    }
+}
+
+fn abandonment(wish: &Abandonment, state: &State) -> api::Abandonment {
+    let agreed_at = match state {
+        State::Abandoned { at, .. } => Some(at.rfc3339()),
+        State::Pending | State::Active { .. } | State::Revoking { .. } | State::Revoked { .. } => {
+            None
+        }
+    };
+    api::Abandonment {
+        by: wish.by.clone(),
+        reason: wish.reason.clone(),
+        at: wish.at.rfc3339(),
+        agreed_at,
     }
 }
 

@@ -70,6 +70,11 @@ pub enum Ask<'a> {
         /// Which.
         lease: LeaseFacts<'a>,
     },
+    /// Give up on a lease whose revocation keeps failing.
+    AbandonLease {
+        /// Which.
+        lease: LeaseFacts<'a>,
+    },
     /// Look at a lease.
     ReadLease {
         /// Which.
@@ -100,6 +105,10 @@ pub enum Ask<'a> {
     ListOwn,
     /// Read the audit log.
     ReadAudit,
+    /// Look at what the installation may do at the moment.
+    ReadStanding,
+    /// Let go of the mass-revocation brake.
+    ReleaseHold,
     /// Ask who one is.
     Whoami,
 }
@@ -118,6 +127,7 @@ pub struct Circumstances {
 /// The actions as the schema names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Action {
+    AbandonLease,
     CompleteTask,
     ListLeases,
     ListOwn,
@@ -127,14 +137,17 @@ pub(super) enum Action {
     OpenTask,
     ReadAudit,
     ReadLease,
+    ReadStanding,
     ReadTask,
+    ReleaseHold,
     RenewLease,
     RevokeLease,
     Whoami,
 }
 
 impl Action {
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 16] = [
+        Self::AbandonLease,
         Self::CompleteTask,
         Self::ListLeases,
         Self::ListOwn,
@@ -144,7 +157,9 @@ impl Action {
         Self::OpenTask,
         Self::ReadAudit,
         Self::ReadLease,
+        Self::ReadStanding,
         Self::ReadTask,
+        Self::ReleaseHold,
         Self::RenewLease,
         Self::RevokeLease,
         Self::Whoami,
@@ -152,6 +167,7 @@ impl Action {
 
     pub(super) fn as_str(self) -> &'static str {
         match self {
+            Self::AbandonLease => "abandon_lease",
             Self::CompleteTask => "complete_task",
             Self::ListLeases => "list_leases",
             Self::ListOwn => "list_own",
@@ -161,7 +177,9 @@ impl Action {
             Self::OpenTask => "open_task",
             Self::ReadAudit => "read_audit",
             Self::ReadLease => "read_lease",
+            Self::ReadStanding => "read_standing",
             Self::ReadTask => "read_task",
+            Self::ReleaseHold => "release_hold",
             Self::RenewLease => "renew_lease",
             Self::RevokeLease => "revoke_lease",
             Self::Whoami => "whoami",
@@ -176,6 +194,7 @@ impl Ask<'_> {
             Self::Mint { .. } => Action::Mint,
             Self::RenewLease { .. } => Action::RenewLease,
             Self::RevokeLease { .. } => Action::RevokeLease,
+            Self::AbandonLease { .. } => Action::AbandonLease,
             Self::ReadLease { .. } => Action::ReadLease,
             Self::CompleteTask { .. } => Action::CompleteTask,
             Self::ReadTask { .. } => Action::ReadTask,
@@ -184,6 +203,8 @@ impl Ask<'_> {
             Self::ListRoles => Action::ListRoles,
             Self::ListOwn => Action::ListOwn,
             Self::ReadAudit => Action::ReadAudit,
+            Self::ReadStanding => Action::ReadStanding,
+            Self::ReleaseHold => Action::ReleaseHold,
             Self::Whoami => Action::Whoami,
         }
     }
@@ -199,6 +220,7 @@ impl Ask<'_> {
             Self::Mint { role, .. } => Some((&role.name, &role.backend)),
             Self::RenewLease { lease, .. }
             | Self::RevokeLease { lease }
+            | Self::AbandonLease { lease }
             | Self::ReadLease { lease } => Some((lease.role, lease.backend)),
             Self::OpenTask { .. }
             | Self::CompleteTask { .. }
@@ -208,6 +230,8 @@ impl Ask<'_> {
             | Self::ListRoles
             | Self::ListOwn
             | Self::ReadAudit
+            | Self::ReadStanding
+            | Self::ReleaseHold
             | Self::Whoami => None,
         }
     }

@@ -164,6 +164,7 @@ impl Vocabulary {
             Ask::Mint { role, .. } => self.role(role),
             Ask::RenewLease { lease, .. }
             | Ask::RevokeLease { lease }
+            | Ask::AbandonLease { lease }
             | Ask::ReadLease { lease } => self.lease(lease),
             Ask::CompleteTask { task, owner } | Ask::ReadTask { task, owner } => {
                 let attributes = [("id", text(task)), ("owner", text(owner))];
@@ -175,6 +176,8 @@ impl Vocabulary {
             | Ask::ListRoles
             | Ask::ListOwn
             | Ask::ReadAudit
+            | Ask::ReadStanding
+            | Ask::ReleaseHold
             | Ask::Whoami => Ok(Entity::with_uid(self.broker.clone())),
         }
     }
@@ -238,6 +241,7 @@ fn context(ask: &Ask<'_>, circumstances: &Circumstances) -> Result<Context, Unas
             pairs.push(("ttl_seconds", Value::new_long(*ttl_seconds)));
         }
         Ask::RevokeLease { .. }
+        | Ask::AbandonLease { .. }
         | Ask::ReadLease { .. }
         | Ask::CompleteTask { .. }
         | Ask::ReadTask { .. }
@@ -246,6 +250,8 @@ fn context(ask: &Ask<'_>, circumstances: &Circumstances) -> Result<Context, Unas
         | Ask::ListRoles
         | Ask::ListOwn
         | Ask::ReadAudit
+        | Ask::ReadStanding
+        | Ask::ReleaseHold
         | Ask::Whoami => {}
     }
     Context::from_pairs(named(pairs)).map_err(schema)

@@ -32,6 +32,7 @@ fn lease(role: &str, environment: &[(&str, &str)], fields: &[(&str, &str)]) -> L
         exposure_seconds: None,
         attempts: 0,
         last_error: None,
+        abandonment: None,
     }
 }
 

@@ -15,11 +15,9 @@ use super::{
         json::{Body, Id, Parameters},
         problem::Fault,
     },
-    Named, Wait, named,
+    Named, Wait, checked_reason, named,
 };
 use crate::{broker::Broker, policy::Ask};
-
-const REASON_CHARS_MAX: usize = 256;
 
 /// Ends a lease before its time.
 #[utoipa::path(
@@ -46,14 +44,9 @@ pub(crate) async fn handler(
     let lease = Named::new(named(&broker, &id).await?);
     let ask = Ask::RevokeLease { lease: lease.facts() };
     caller.may(&broker, &ask).await.map_err(Refused::hidden)?;
-    let length = wanted.reason.chars().count();
-    if length > REASON_CHARS_MAX || wanted.reason.chars().any(char::is_control) {
-        let detail = format!("must have at most {REASON_CHARS_MAX} characters, none of control");
-        return Err(Fault::field("invalid_reason", "/reason", detail));
-    }
     let actor = caller.principal.id();
     let cause = Cause::Requested;
-    let reason = Some(wanted.reason);
+    let reason = Some(checked_reason(wanted.reason)?);
     let row = broker.engine.revoke(lease.row.id, cause, &actor, reason, wait).await?;
     let revoked_at = match row.state {
         LeaseState::Revoked { at, .. } => Some(at.rfc3339()),

@@ -70,6 +70,7 @@ struct RoleTable {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum ActionName {
+    AbandonLease,
     CompleteTask,
     ListLeases,
     ListOwn,
@@ -79,7 +80,9 @@ enum ActionName {
     OpenTask,
     ReadAudit,
     ReadLease,
+    ReadStanding,
     ReadTask,
+    ReleaseHold,
     RenewLease,
     RevokeLease,
     Whoami,
@@ -237,6 +240,7 @@ impl CaseTable {
             Ok::<_, String>(LeaseFacts { lease: "lse_case", owner, task, role, backend })
         };
         Ok(match self.action {
+            ActionName::AbandonLease => Ask::AbandonLease { lease: lease()? },
             ActionName::CompleteTask => Ask::CompleteTask { task, owner },
             ActionName::ListLeases => Ask::ListLeases,
             ActionName::ListOwn => Ask::ListOwn,
@@ -246,7 +250,9 @@ impl CaseTable {
             ActionName::OpenTask => Ask::OpenTask { purpose, ttl_seconds },
             ActionName::ReadAudit => Ask::ReadAudit,
             ActionName::ReadLease => Ask::ReadLease { lease: lease()? },
+            ActionName::ReadStanding => Ask::ReadStanding,
             ActionName::ReadTask => Ask::ReadTask { task, owner },
+            ActionName::ReleaseHold => Ask::ReleaseHold,
             ActionName::RenewLease => Ask::RenewLease { lease: lease()?, ttl_seconds },
             ActionName::RevokeLease => Ask::RevokeLease { lease: lease()? },
             ActionName::Whoami => Ask::Whoami,

@@ -17,6 +17,7 @@ fn a_set_without_rules_denies() {
         Ask::ListTasks,
         Ask::ListRoles,
         Ask::ReadAudit,
+        Ask::ReadStanding,
     ] {
         assert_eq!(denied_by(&policies, &job(&[]), &ask), DEFAULT_DENY, "{ask:?}");
     }
@@ -127,6 +128,7 @@ fn an_administrators_task_token_is_no_administrators_token() {
         Ask::ListTasks,
         Ask::ListRoles,
         Ask::ReadAudit,
+        Ask::ReadStanding,
         Ask::ReadLease { lease: others },
         Ask::RevokeLease { lease: others },
         Ask::RenewLease { lease: others, ttl_seconds: 60 },
@@ -243,4 +245,26 @@ fn every_instant_and_every_number_can_be_put_to_the_rules() {
             }
         }
     }
+}
+
+/// Whatever the operator's rules say, no program gives up on a credential or believes a clock
+/// again, and no task's token does.
+#[test]
+fn only_people_in_person_give_up_or_let_go() {
+    let policies = rules(r#"@id("all") @reason("") permit (principal, action, resource);"#);
+    let (admin, job) = (principal(Kind::Human, "corporate", "ada"), job(&[]));
+    let me = admin.id();
+    for ask in [Ask::AbandonLease { lease: lease(&me, "tsk_1") }, Ask::ReleaseHold] {
+        assert!(policies.authorize(&admin, &ask, &at_noon()).is_ok(), "{ask:?}");
+        for (who, circumstances) in
+            [(&admin, with_task("tsk_1")), (&job, at_noon()), (&job, with_task("tsk_1"))]
+        {
+            let denial = policies.authorize(who, &ask, &circumstances).unwrap_err();
+            assert_eq!(denial.denied_by(), "base/only-people-in-person", "{ask:?}");
+        }
+    }
+    // Owning it gives no right to it.
+    let none = rules("");
+    let own = Ask::AbandonLease { lease: lease(&me, "tsk_1") };
+    assert_eq!(denied_by(&none, &admin, &own), DEFAULT_DENY);
 }
