@@ -6,6 +6,7 @@
 mod audit;
 mod backend;
 mod duration;
+mod engine;
 mod fault;
 mod foreign;
 mod issuer;
@@ -20,13 +21,14 @@ mod tasks;
 mod telemetry;
 mod tree;
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use crate::identity::IssuerConfig;
 
 pub use audit::{AuditConfig, SigningSeed};
 pub use backend::{BackendConfig, BackendKind};
 pub use duration::{DurationError, parse_duration};
+pub use engine::EngineConfig;
 pub use fault::{Fault, Faults};
 pub use policies::PolicyConfig;
 pub use role::RoleConfig;
@@ -46,6 +48,10 @@ pub struct Config {
     pub server: ServerConfig,
     /// `[store]`
     pub store: StoreConfig,
+    /// `store.keep_ended`: how long leases and tasks are kept after their end.
+    pub keep_ended: Duration,
+    /// `[engine]`
+    pub engine: EngineConfig,
     /// `[audit]`
     pub audit: AuditConfig,
     /// `[tasks]`
@@ -134,6 +140,9 @@ fn read(root: &Table, file: &str, context: Context<'_>, inspect: Inspect<'_>) ->
         }
         let server = root.table("server", server::read).unwrap_or_default();
         let store = root.table("store", store::read).flatten();
+        let keep_ended = store.as_ref().map(|(_, keep_ended)| *keep_ended);
+        let store = store.map(|(store, _)| store);
+        let engine = root.table("engine", engine::read).unwrap_or_default();
         let audit = root.table("audit", audit::read).unwrap_or_default();
         let tasks = root.table("tasks", tasks::read).unwrap_or_default();
         let policies = root.table("policies", policies::read).flatten();
@@ -167,6 +176,8 @@ fn read(root: &Table, file: &str, context: Context<'_>, inspect: Inspect<'_>) ->
         Some(Config {
             server,
             store: store?,
+            keep_ended: keep_ended?,
+            engine,
             audit,
             tasks,
             policies: policies?,

@@ -155,7 +155,7 @@ pub async fn build(config: &Config, policies: Policies) -> Result<Arc<Broker>, S
             task_ttl_max: config.tasks.ttl_max,
             behind_proxy: config.server.behind_tls_proxy,
         },
-        settings: Settings::default(),
+        settings: config.engine.settings(),
         clock,
         entropy,
     }))
@@ -170,7 +170,7 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let broker = build(&config, policies).await?;
     let loops = broker.engine.start();
-    let scheduler = schedule::start(&broker, &config.audit.checkpoint).await?;
+    let scheduler = schedule::start(&broker, &config.audit.checkpoint, config.keep_ended).await?;
     let refreshing = Arc::clone(&broker);
     spawn(async move {
         loop {
@@ -181,7 +181,10 @@ pub async fn serve(
     let address = config.server.listen;
     let listening = listen(&broker, address, config.server.tls.as_ref()).await?;
     let looking = Arc::clone(&broker);
-    spawn(async move { name_the_stranded(&looking).await });
+    spawn(async move {
+        name_the_stranded(&looking).await;
+        schedule::look_again(&looking).await;
+    });
     tracing::info!(address = %listening.address(), replica = %broker.engine.replica(), "server.ready");
     listening.until_told_to_stop(|| reload(path, &broker, env)).await;
     drop(scheduler);

@@ -2,11 +2,11 @@
 //!
 //! Invariant: exactly one store, and its password only by reference.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use dayfly_backend_sdk::Secret;
 
-use super::section::{Section, integer, one_of};
+use super::section::{Section, duration, integer, one_of};
 
 /// `[store]`.
 #[derive(Clone, Debug)]
@@ -31,7 +31,21 @@ enum Kind {
     Sqlite,
 }
 
-pub(super) fn read(section: &Section<'_>) -> Option<StoreConfig> {
+/// As long as the backends' own backups are usually kept. A backend that is restored from one
+/// brings credentials back that were ended since; the sweep ends them again with what their
+/// rows know, so the rows must still be there.
+const KEEP_ENDED: Duration = Duration::from_hours(35 * 24);
+const KEEP_ENDED_MIN: Duration = Duration::from_hours(24);
+const KEEP_ENDED_MAX: Duration = Duration::from_hours(3_650 * 24);
+
+/// The store, and how long it keeps what has ended.
+pub(super) fn read(section: &Section<'_>) -> Option<(StoreConfig, Duration)> {
+    let range = duration(KEEP_ENDED_MIN..=KEEP_ENDED_MAX);
+    let keep_ended = section.optional("keep_ended", range).unwrap_or(KEEP_ENDED);
+    Some((read_store(section)?, keep_ended))
+}
+
+fn read_store(section: &Section<'_>) -> Option<StoreConfig> {
     let kinds = [("postgres", Kind::Postgres), ("sqlite", Kind::Sqlite)];
     let kind = section.required("kind", one_of(&kinds));
     let path = section.path("path");

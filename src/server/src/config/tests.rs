@@ -71,6 +71,10 @@ fn a_small_configuration_has_every_default() {
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:8420");
     assert_eq!(config.server.limits.body_bytes_max, 65_536);
     assert_eq!(config.tasks.ttl_max.as_secs(), 6 * 3_600);
+    assert_eq!(config.keep_ended.as_secs(), 35 * 86_400);
+    let settings = dayfly_lease::Settings::default();
+    assert_eq!(config.engine.mint_within, settings.mint_within);
+    assert_eq!(config.engine.settings().sweep_every, settings.sweep_every);
     assert_eq!(config.telemetry.log_format, LogFormat::Text);
     assert_eq!(config.policies.dir, dir.path().join("."));
     let StoreConfig::Sqlite { path } = config.store else { panic!("not the store") };

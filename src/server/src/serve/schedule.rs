@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dayfly_lease::Write;
+use dayfly_lease::{StoreError, Write, Written};
 use tokio_cron_scheduler::{Job, JobScheduler};
 
 use super::ServeError;
@@ -15,10 +15,19 @@ pub(super) const KEY_REFRESH: Duration = Duration::from_secs(30);
 /// Replayed tokens that have ended themselves are forgotten once an hour.
 const FORGET: &str = "0 17 * * * *";
 
+/// What ended long ago is forgotten once an hour, and rows that were put aside are looked at
+/// again: a newer program may be able to read them.
+const TIDY: &str = "0 37 * * * *";
+/// Rows that are forgotten in one transaction, which others' changes share and wait for.
+const PRUNE_BATCH: u32 = 1_000;
+/// Between two such transactions.
+const PRUNE_PAUSE: Duration = Duration::from_millis(200);
+
 /// Starts the schedules.
 pub(super) async fn start(
     broker: &Arc<Broker>,
     checkpoint: &str,
+    keep_ended: Duration,
 ) -> Result<JobScheduler, ServeError> {
     let scheduler = JobScheduler::new().await.map_err(ServeError::Schedule)?;
     let checkpointing = Arc::clone(broker);
@@ -38,8 +47,45 @@ pub(super) async fn start(
         })
     });
     scheduler.add(job.map_err(ServeError::Schedule)?).await.map_err(ServeError::Schedule)?;
+    let tidying = Arc::clone(broker);
+    let job = Job::new_async(TIDY, move |_, _| {
+        let broker = Arc::clone(&tidying);
+        Box::pin(async move {
+            look_again(&broker).await;
+            match prune(&broker, keep_ended).await {
+                Ok(pruned) => tracing::info!(pruned, "store.pruned"),
+                Err(error) => tracing::error!(%error, "store.prune.failed"),
+            }
+        })
+    });
+    scheduler.add(job.map_err(ServeError::Schedule)?).await.map_err(ServeError::Schedule)?;
     scheduler.start().await.map_err(ServeError::Schedule)?;
     Ok(scheduler)
+}
+
+/// Has the reapers look again at rows that could not be read.
+pub(super) async fn look_again(broker: &Broker) {
+    match broker.store.look_again().await {
+        Ok(0) => {}
+        Ok(rows) => tracing::warn!(rows, "lease.quarantine.looked_at_again"),
+        Err(error) => tracing::error!(%error, "lease.quarantine.failed"),
+    }
+}
+
+/// Forgets what ended longer than `keep` ago, a batch at a time, until nothing is left.
+async fn prune(broker: &Broker, keep: Duration) -> Result<u64, StoreError> {
+    let mut pruned = 0;
+    loop {
+        let write = Write::Prune { keep, limit: PRUNE_BATCH };
+        let Written::Count(count) = broker.engine.store().write(write).await? else {
+            return Ok(pruned);
+        };
+        if count == 0 {
+            return Ok(pruned);
+        }
+        pruned += count;
+        broker.clock.sleep(PRUNE_PAUSE).await;
+    }
 }
 
 /// A signed record of where every chain ends. The same goes to the log, where it is out of

@@ -59,6 +59,9 @@ fn the_commented_keys_of_the_example_load() {
     assert_eq!(limits, format!("{:?}", LimitsConfig::default()));
     assert_eq!(config.tasks.ttl_max, TaskConfig::default().ttl_max);
     assert_eq!(config.audit.checkpoint, AuditConfig::default().checkpoint);
+    assert_eq!(config.keep_ended.as_secs(), 35 * 86_400);
+    let engine = format!("{:?}", config.engine);
+    assert_eq!(engine, format!("{:?}", EngineConfig::default()));
     let tls = config.server.tls.unwrap();
     assert_eq!(tls.key_file, dir.path().join("tls/key.pem"));
     let gitlab = config.issuers.iter().find(|issuer| issuer.name == "gitlab").unwrap();
