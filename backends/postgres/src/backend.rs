@@ -44,6 +44,8 @@ pub struct PostgresBackend {
     prefix: HandlePrefix,
     capabilities: Capabilities,
     server: Server,
+    /// The same server over connections of their own for revocations and their proof.
+    deaths: Server,
     address: Address,
     database: String,
     skew: Duration,
@@ -80,6 +82,7 @@ impl PostgresBackend {
             prefix,
             capabilities,
             server: Server::new(config),
+            deaths: Server::for_deaths(config),
             address: Address::of(config),
             database: config.database.clone(),
             skew,
@@ -195,13 +198,13 @@ impl Backend for PostgresBackend {
     }
 
     async fn revoke(&self, doomed: &[Doomed]) -> Vec<Revocation> {
-        revoke::revoke(&self.server, &self.oids, doomed, self.patience).await
+        revoke::revoke(&self.deaths, &self.oids, doomed, self.patience).await
     }
 
     async fn verify(&self, doomed: &[Doomed]) -> Result<Vec<Liveness>, Error> {
         let known: Vec<_> =
             doomed.iter().map(|one| (&one.handle, self.oids.known(&one.handle))).collect();
-        let left = revoke::alive(&self.server, &known)
+        let left = revoke::alive(&self.deaths, &known)
             .await
             .map_err(|failure| failure.into_error("the roles could not be looked for"))?;
         let state = |one: &Doomed| {

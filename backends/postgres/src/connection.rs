@@ -20,6 +20,11 @@ use crate::{
 
 /// How much longer than its own statement timeout the server's answer may take.
 const REPLY_GRACE: Duration = Duration::from_secs(5);
+/// Connections for what must die, besides those that the configuration gives.
+const DEATH_CONNECTIONS: u32 = 4;
+/// How long at least a revocation waits for its connection; well below the time that the
+/// engine gives it.
+const DEATH_PATIENCE: Duration = Duration::from_secs(8);
 /// How long an unused connection is kept.
 const IDLE_MAX: Duration = Duration::from_mins(5);
 /// A connection is replaced after this, so that a changed address or balance is noticed.
@@ -36,10 +41,22 @@ pub(crate) struct Server {
 impl Server {
     /// Connects at the first message, not now.
     pub(crate) fn new(config: &PostgresConfig) -> Self {
-        let connect_timeout = Duration::from_millis(u64::from(config.acquire_timeout_ms));
+        let wait = Duration::from_millis(u64::from(config.acquire_timeout_ms));
+        Self::with(config, config.connections_max, wait)
+    }
+
+    /// The same with connections of its own for what must die, so that it never waits behind
+    /// what is minted (I10), and with more patience: a server that is slow under its load is
+    /// still one that can be asked.
+    pub(crate) fn for_deaths(config: &PostgresConfig) -> Self {
+        let wait = Duration::from_millis(u64::from(config.acquire_timeout_ms));
+        Self::with(config, DEATH_CONNECTIONS, wait.max(DEATH_PATIENCE))
+    }
+
+    fn with(config: &PostgresConfig, connections: u32, connect_timeout: Duration) -> Self {
         let options = options(config);
         let pool = PgPoolOptions::new()
-            .max_connections(config.connections_max)
+            .max_connections(connections)
             .acquire_timeout(connect_timeout)
             .idle_timeout(IDLE_MAX)
             .max_lifetime(LIFETIME_MAX)
