@@ -625,7 +625,7 @@ async fn a_cancelled_request_takes_its_connection_with_it() {
     let service = Service::start(ACCOUNT).await;
     let config = PostgresConfig { connections_max: 1, ..service.config.clone() };
     let backend = PostgresBackend::new(&config).unwrap();
-    let template = backend.template(&json!({ "statements": ["SELECT 1, pg_sleep(0.5)"] })).unwrap();
+    let template = backend.template(&json!({ "statements": ["SELECT 1, pg_sleep(2)"] })).unwrap();
     let handle = service.handle(1);
     let now = service.now().await;
     let request = MintRequest {
@@ -636,15 +636,24 @@ async fn a_cancelled_request_takes_its_connection_with_it() {
         principal: "ci",
         lease: "lse_1",
     };
-    let given_up = tokio::time::timeout(Duration::from_millis(200), backend.mint(&request)).await;
-    assert!(given_up.is_err(), "the mint was still running");
-    let running = "SELECT pid::int8 FROM pg_stat_activity WHERE usename = 'dayfly' \
-                   AND query LIKE '%pg_sleep(0.5)%'";
-    let pid = service.count(running).await;
+    let running = "SELECT coalesce(max(pid), 0)::int8 FROM pg_stat_activity \
+                   WHERE usename = 'dayfly' AND query LIKE '%pg_sleep(2)%'";
+    let seen = async {
+        loop {
+            match service.count(running).await {
+                0 => tokio::time::sleep(Duration::from_millis(20)).await,
+                pid => break pid,
+            }
+        }
+    };
+    let pid = tokio::select! {
+        minted = backend.mint(&request) => panic!("nobody waited for it: {minted:?}"),
+        pid = seen => pid,
+    };
     // The only connection is not handed on: this runs over a new one, and sees its own rows.
     let listed = backend.list(None, 10).await.unwrap();
     assert!(listed.credentials.iter().all(|one| one.handle == handle));
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    tokio::time::sleep(Duration::from_millis(2_200)).await;
     let open = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
     assert_eq!(service.count(&open).await, 0, "the connection of the cancelled request is closed");
     let doomed = Doomed { handle, plan: template.plan().clone() };
