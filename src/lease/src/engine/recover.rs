@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use dayfly_backend_sdk::{Doomed, Handle, Liveness, Plan, Revocation, Timestamp};
 
 use super::{Engine, Line};
-use crate::{Cause, Lease, LeaseId, StoreError, Write, audit::Entry};
+use crate::{Cause, Lease, LeaseId, State, StoreError, Write, audit::Entry};
 
 /// Credentials that are listed or rows that are read at once.
 const PAGE: u32 = 1_000;
@@ -29,12 +29,14 @@ pub struct Survey {
     pub unknown: Vec<Handle>,
     /// Credentials whose row says that they are dead.
     pub dead: Vec<Handle>,
+    /// Credentials whose lease two people gave up: known to be there, and the sweep's.
+    pub abandoned: Vec<Handle>,
     /// Rows that may live and whose credential is not there.
     pub missing: Vec<LeaseId>,
 }
 
 impl Survey {
-    /// Whether rows and backend agree.
+    /// Whether rows and backend agree, but for what was given up.
     pub fn is_clean(&self) -> bool {
         self.longer.is_empty()
             && self.unknown.is_empty()
@@ -103,13 +105,27 @@ impl Engine {
         handle: Handle,
     ) -> Result<(), SurveyError> {
         let Some(id) = line.backend.prefix().lease_of(handle.as_str()) else { return Ok(()) };
-        let seen = self.store.sightings(&[LeaseId::from_uuid(id)]).await?;
+        let id = LeaseId::from_uuid(id);
+        let seen = self.store.sightings(&[id]).await?;
         match seen.first() {
             Some(seen) if seen.backend == line.name && seen.may_live => {}
-            Some(seen) if seen.backend == line.name => survey.dead.push(handle),
+            Some(seen) if seen.backend == line.name => match self.readable(id).await? {
+                Some(row) if matches!(row.state, State::Abandoned { .. }) => {
+                    survey.abandoned.push(handle);
+                }
+                Some(_) | None => survey.dead.push(handle),
+            },
             Some(_) | None => survey.unknown.push(handle),
         }
         Ok(())
+    }
+
+    /// A lease, unless its row is missing or cannot be read.
+    async fn readable(&self, id: LeaseId) -> Result<Option<Lease>, StoreError> {
+        match self.store.lease(id).await {
+            Err(StoreError::Corrupt { .. }) => Ok(None),
+            read => read,
+        }
     }
 
     /// Makes rows and backend agree. What could not be ended is an error, and nothing is
@@ -146,16 +162,24 @@ impl Engine {
         handle: &Handle,
         actor: &str,
     ) -> Result<bool, SurveyError> {
+        let id = line.backend.prefix().lease_of(handle.as_str()).map(LeaseId::from_uuid);
         let entry = |event| {
             let entry = Entry::new(event, actor).with("backend", backend);
             let entry = entry.with("handle", handle.as_str());
-            match line.backend.prefix().lease_of(handle.as_str()) {
-                Some(id) => entry.lease(LeaseId::from_uuid(id)),
+            match id {
+                Some(id) => entry.lease(id),
                 None => entry,
             }
         };
         self.store.write(Write::Note(entry("orphan.found"))).await?;
-        let doomed = [Doomed { handle: handle.clone(), plan: Plan::default() }];
+        // A row's own plan says what its end needs; without a row there is only the name.
+        let row = match id {
+            Some(id) => self.readable(id).await?,
+            None => None,
+        };
+        let plan =
+            row.filter(|row| row.backend == backend).map_or_else(Plan::default, |row| row.plan);
+        let doomed = [Doomed { handle: handle.clone(), plan }];
         let revoked = line.backend.revoke(&doomed).await;
         if let Some(Revocation::Failed(error)) = revoked.first() {
             tracing::error!(backend, %handle, %error, "orphan.revoke_failed");
@@ -199,7 +223,7 @@ fn compare(survey: &mut Survey, row: &Lease, listed: Option<&Option<Timestamp>>)
         // Whether a renewal was lost cannot be told: the row's expiry stands.
         Some(_) => {}
         // A mint may be on its way; its own deadline ends it.
-        None if matches!(row.state, crate::State::Pending) => {}
+        None if matches!(row.state, State::Pending) => {}
         None => survey.missing.push(row.id),
     }
 }
