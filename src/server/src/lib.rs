@@ -6,12 +6,14 @@
 pub mod broker;
 pub mod config;
 pub mod demo;
+pub mod fsck;
 pub mod grant;
 pub mod http;
 pub mod identity;
 mod keys;
 pub mod policy;
 pub mod preflight;
+pub mod recover;
 mod roles;
 pub mod serve;
 pub mod telemetry;

@@ -3,7 +3,7 @@
 //! Invariant: a bad configuration exits 2 with every fault and starts nothing.
 
 use std::{
-    io::{Write, stderr, stdout},
+    io::{IsTerminal, Write, stderr, stdin, stdout},
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -16,7 +16,7 @@ use data_encoding::HEXLOWER;
 use dayfly_lease::{Clock, SystemClock, SystemEntropy, audit::Head};
 use dayfly_server::{
     config::{self, Config, LogFormat},
-    demo, http, identity, policy, preflight,
+    demo, fsck, http, identity, policy, preflight, recover,
     serve::{self, ServeError},
     telemetry,
 };
@@ -60,6 +60,34 @@ enum Command {
         /// Also really mints, uses, revokes and verifies each role.
         #[arg(long)]
         canary: bool,
+    },
+    /// Holds rows, audit log and backends against every invariant; changes nothing.
+    Fsck {
+        /// The configuration: a TOML file, or a directory of them.
+        #[arg(long)]
+        config: PathBuf,
+        /// Prints one JSON object.
+        #[arg(long)]
+        json: bool,
+        /// Leaves the backends out.
+        #[arg(long)]
+        no_backends: bool,
+    },
+    /// Compares the backends with a store that lost commits or was restored, mends what
+    /// differs, and lets minting go on.
+    Recover {
+        /// The configuration: a TOML file, or a directory of them.
+        #[arg(long)]
+        config: PathBuf,
+        /// Goes on without asking.
+        #[arg(long)]
+        yes: bool,
+        /// Prints one JSON object.
+        #[arg(long)]
+        json: bool,
+        /// Leaves a backend out that does not answer. May be given often.
+        #[arg(long = "without", value_name = "BACKEND")]
+        without: Vec<String>,
     },
     /// Works with policies.
     Policy {
@@ -129,6 +157,10 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Dev { listen, directory } => run_dev(listen, directory).await,
         Command::Serve { config } => run_serve(&config).await,
         Command::Check { config, canary } => check(&config, canary).await,
+        Command::Fsck { config, json, no_backends } => run_fsck(&config, json, no_backends).await,
+        Command::Recover { config, yes, json, without } => {
+            run_recover(&config, yes, json, without).await
+        }
         Command::Policy { command: PolicyCommand::Test { directory } } => test_policies(&directory),
         Command::Audit { command: AuditCommand::Verify { config, expected } } => {
             verify_audit(&config, &expected).await
@@ -270,6 +302,60 @@ async fn verify_audit(path: &Path, expected: &[Head]) -> anyhow::Result<ExitCode
         writeln!(out, "head {}:{}:{}", head.chain, head.seq, HEXLOWER.encode(&head.hash))?;
     }
     Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn run_fsck(path: &Path, json: bool, no_backends: bool) -> anyhow::Result<ExitCode> {
+    log(false, "error")?;
+    let config: Config = config::load(path, &environment)?;
+    let options = fsck::Options { json, backends: !no_backends };
+    let clean = fsck::fsck(&config, options, &mut stdout()).await?;
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn run_recover(
+    path: &Path,
+    yes: bool,
+    json: bool,
+    without: Vec<String>,
+) -> anyhow::Result<ExitCode> {
+    log(false, "error")?;
+    let config: Config = config::load(path, &environment)?;
+    let known = |name: &String| config.backends.iter().any(|backend| backend.name == *name);
+    if let Some(unknown) = without.iter().find(|name| !known(name)) {
+        writeln!(stderr(), "dayfly-server: no backend `{unknown}` is configured")?;
+        return Ok(ExitCode::from(2));
+    }
+    if !yes && !stdin().is_terminal() {
+        anyhow::bail!("it asks before it changes anything, and stdin is no terminal; give --yes");
+    }
+    let options = recover::Options { actor: operator(), yes, json, without };
+    let resumed = recover::recover(&config, &options, &mut stdout(), &confirm).await?;
+    Ok(if resumed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// On stderr, so that what a program reads has no question in it.
+fn confirm() -> std::io::Result<bool> {
+    let mut err = stderr();
+    write!(err, "Go on? [y/N] ")?;
+    err.flush()?;
+    let mut answer = String::new();
+    stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Who runs this program, as the audit log will name them: the operating system's word, since
+/// a variable of the environment can say anything.
+fn operator() -> String {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(own) = std::fs::metadata("/proc/self") else { return "cli|unknown".to_owned() };
+    let uid = own.uid().to_string();
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    });
+    format!("cli|{}", named.unwrap_or_else(|| format!("uid:{uid}")))
 }
 
 fn head(text: &str) -> Result<Head, String> {
