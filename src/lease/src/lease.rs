@@ -352,8 +352,11 @@ impl Lease {
         match self.state {
             State::Active { .. } if now >= self.expires_at => Err(Transition::Due),
             State::Active { .. } if self.renewable => {
-                let latest =
-                    if planted::is(Bug::RenewBeyondMax) { Timestamp::MAX } else { self.max_expires_at };
+                let latest = if planted::is(Bug::RenewBeyondMax) {
+                    Timestamp::MAX
+                } else {
+                    self.max_expires_at
+                };
                 let expires_at = now.plus(ttl).min(latest);
                 let slack = self.exposure();
                 Ok(Self {

@@ -179,13 +179,12 @@ impl Engine {
         let within = self.settings.revoke_within;
         let revoked = timeout(self.clock.as_ref(), within, async {
             let revoked = line.backend.revoke(&doomed).await;
-            let verified = if line.backend.capabilities().verify
-                && !planted::is(Bug::BuryUnverified)
-            {
-                line.backend.verify(&doomed).await
-            } else {
-                Ok(vec![Liveness::Gone; doomed.len()])
-            };
+            let verified =
+                if line.backend.capabilities().verify && !planted::is(Bug::BuryUnverified) {
+                    line.backend.verify(&doomed).await
+                } else {
+                    Ok(vec![Liveness::Gone; doomed.len()])
+                };
             (revoked, verified)
         });
         let Some((revoked, verified)) = revoked.await else {
