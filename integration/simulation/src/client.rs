@@ -6,8 +6,8 @@ use std::{sync::Arc, time::Duration};
 
 use dayfly_backend_sdk::{Plan, Template, Timestamp};
 use dayfly_lease::{
-    Cause, IdempotencyKey, LeaseId, MintError, Minted, NewTask, Order, RenewError, State, TaskEnd, TaskId,
-    Write, Written, audit::Entry, spawn,
+    Cause, IdempotencyKey, LeaseId, MintError, Minted, NewTask, Order, RenewError, State, TaskEnd,
+    TaskId, Write, Written, audit::Entry, spawn,
 };
 use serde_json::Value;
 
@@ -60,7 +60,7 @@ impl Client {
     async fn ask<T>(&self, running: &Running, work: impl Future<Output = T>) -> Option<T> {
         let dice = &self.world.dice;
         let gone = dice.chance(self.world.plan.habits.gone);
-        let patience = if gone { dice.millis(0, 2_000) } else { Duration::from_secs(60) };
+        let patience = if gone { dice.millis(0, 2_000) } else { Duration::from_mins(1) };
         let answered = async {
             let answer = work.await;
             running.process.gate().await;
@@ -89,7 +89,8 @@ impl Client {
                 let decision = Entry::new("task.opened", "sim|client");
                 let write = Write::OpenTask { task, replay: None, decision };
                 let store = Arc::clone(running.engine.store());
-                if let Some(Ok(Written::Task(task))) = self.ask(&running, store.write(write)).await {
+                if let Some(Ok(Written::Task(task))) = self.ask(&running, store.write(write)).await
+                {
                     return Some(task.id);
                 }
             }
@@ -204,8 +205,7 @@ impl Client {
         let crossed = dice.chance(2_000);
         if crossed {
             self.world.saw(Moment::RenewalsCrossed);
-            let other =
-                Self { world: Arc::clone(&self.world), fleet: Arc::clone(&self.fleet) };
+            let other = Self { world: Arc::clone(&self.world), fleet: Arc::clone(&self.fleet) };
             let (lease, backend, handle) = (held.lease, held.backend, held.handle.clone());
             drop(spawn(async move { other.renew_once(&Held { lease, backend, handle }).await }));
         }
@@ -257,8 +257,7 @@ impl Client {
     async fn revoke(&self, held: &Held) {
         let Some(running) = self.fleet.any() else { return };
         let wait = self.world.dice.millis(0, 5_000);
-        let revoke =
-            running.engine.revoke(held.lease, Cause::Requested, "sim|client", None, wait);
+        let revoke = running.engine.revoke(held.lease, Cause::Requested, "sim|client", None, wait);
         let Some(Ok(lease)) = self.ask(&running, revoke).await else { return };
         if matches!(lease.state, State::Revoked { .. }) {
             self.must_be_dead(held.backend, &held.handle, "its revocation was answered");

@@ -269,7 +269,8 @@ impl Coverage {
     pub fn table(&self) -> Vec<(String, u64)> {
         let mut table = Vec::new();
         for (index, counter) in self.messages.iter().enumerate() {
-            let (Some(fate), Some(kind)) = (Fate::ALL.get(index / KINDS), Kind::ALL.get(index % KINDS))
+            let (Some(fate), Some(kind)) =
+                (Fate::ALL.get(index / KINDS), Kind::ALL.get(index % KINDS))
             else {
                 continue;
             };

@@ -3,7 +3,11 @@
 //! Invariant: the engine under test is the real one; what is simulated is what it stands on:
 //! time, chance, the network, the backends, the processes that die.
 
-#![expect(clippy::expect_used, reason = "a simulation that cannot be set up must stop at once")]
+#![expect(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "a simulation that cannot be set up must stop at once"
+)]
 
 pub mod backend;
 pub mod campaign;

@@ -97,7 +97,10 @@ fn report(summary: &Summary, found: &[campaign::Found]) -> ExitCode {
         say(&format!("planted: {}: {words}", mistake.as_str()));
     }
     for (seed, store, what) in &summary.violations {
-        say(&format!("violation: {what}\n  integration/simulate --seed {seed} --store {}", store.as_str()));
+        say(&format!(
+            "violation: {what}\n  integration/simulate --seed {seed} --store {}",
+            store.as_str()
+        ));
     }
     let planted_found = found.iter().filter(|(_, seen)| seen.is_some()).count();
     let line = json!({

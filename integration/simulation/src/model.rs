@@ -54,7 +54,9 @@ impl Row {
             Phase::Pending => self.mint_deadline,
             Phase::Active if self.delivered => self.expires_at,
             Phase::Active => self.expires_at.min(self.mint_deadline + UNTAKEN),
-            Phase::Revoking | Phase::Revoked | Phase::Abandoned => self.condemned_at.unwrap_or(self.issued_at),
+            Phase::Revoking | Phase::Revoked | Phase::Abandoned => {
+                self.condemned_at.unwrap_or(self.issued_at)
+            }
         }
     }
 }
@@ -160,8 +162,7 @@ impl Model {
         }
         let goes = matches!(
             (was.phase, row.phase),
-            (Phase::Pending, Phase::Active | Phase::Revoking)
-                | (Phase::Active, Phase::Active | Phase::Revoking)
+            (Phase::Pending | Phase::Active, Phase::Active | Phase::Revoking)
                 | (Phase::Revoking, Phase::Revoking | Phase::Revoked | Phase::Abandoned)
         );
         if !goes {
@@ -178,12 +179,10 @@ impl Model {
         }
         match (was.phase, row.phase) {
             (Phase::Pending, Phase::Active) => self.activated(old, row, now),
-            (_, Phase::Active) => Ok(()),
-            (Phase::Revoking, Phase::Revoking) => Ok(()),
+            (Phase::Revoking, Phase::Revoking) | (_, Phase::Active | Phase::Pending) => Ok(()),
             (_, Phase::Revoking) => self.condemned(was, row, now),
             (_, Phase::Revoked) => self.buried(old, row, usable),
             (_, Phase::Abandoned) => self.says(row, "lease.abandoned"),
-            (_, Phase::Pending) => Ok(()),
         }
     }
 
@@ -226,7 +225,7 @@ impl Model {
             *id != lease && tracked.row.phase < Phase::Revoking && self.keys.get(id) == Some(key)
         };
         match self.leases.iter().find(|(id, tracked)| same((id, tracked))) {
-            Some((other, _)) => Err(format!("I12: {other} and {} live under one key", lease)),
+            Some((other, _)) => Err(format!("I12: {other} and {lease} live under one key")),
             None => Ok(()),
         }
     }

@@ -52,19 +52,20 @@ impl Trip {
             return trip;
         }
         let faults = &world.plan.faults;
-        if dice.chance(faults.lost_request) {
+        let weight = weight(kind);
+        if dice.chance(faults.lost_request * weight) {
             trip.fate = Fate::LostRequest;
-        } else if dice.chance(faults.lost_reply) {
+        } else if dice.chance(faults.lost_reply * weight) {
             trip.fate = Fate::LostReply;
-        } else if dice.chance(faults.late) {
+        } else if dice.chance(faults.late * weight) {
             trip.fate = Fate::Late;
             // Requests to a backend without a guard are bounded by their time-out, which is
             // what the engine's quarantine is measured by.
             let most = if unguarded(world, to) { 28 } else { 40 };
             trip.out = dice.seconds(2, most);
-        } else if may_repeat(world, to, kind) && dice.chance(faults.twice) {
+        } else if may_repeat(world, to, kind) && dice.chance(faults.twice * weight) {
             trip.fate = Fate::Twice;
-            trip.again = Some(dice.seconds(0, 40));
+            trip.again = Some(dice.seconds(0, 120));
         }
         if dice.chance(faults.hang) {
             trip.reset = false;
@@ -78,11 +79,19 @@ impl Trip {
 
     /// Until when it disturbs.
     fn lasts(&self) -> Duration {
-        match self.fate {
-            Fate::Fine => Duration::ZERO,
-            _ => self.patience.max(self.out).max(self.again.unwrap_or_default()),
+        if self.fate == Fate::Fine {
+            return Duration::ZERO;
         }
+        self.patience.max(self.out).max(self.again.unwrap_or_default())
     }
+}
+
+/// What is seldom sent meets trouble more often, or some of it would hardly ever be seen.
+fn weight(kind: Kind) -> u64 {
+    if matches!(kind, Kind::Shorten | Kind::Settle) {
+        return 8;
+    }
+    if matches!(kind, Kind::Mint | Kind::RenewBackend) { 4 } else { 1 }
 }
 
 fn unguarded(world: &World, to: Target) -> bool {

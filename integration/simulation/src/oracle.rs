@@ -71,7 +71,7 @@ fn must_be_swept(world: &World, tracked: &Tracked) {
     };
     let settings = &world.plan.settings;
     let turns = settings.sweep_every * 3 + settings.sweep_grace + settings.revoke_within;
-    let bound = turns + VISIBLE_MAX * 2 + Duration::from_secs(60);
+    let bound = turns + VISIBLE_MAX * 2 + Duration::from_mins(1);
     let waited = world.elapsed().saturating_sub(since).min(world.calm(tracked.row.backend));
     if waited > bound {
         world.violated(format!("L5: {id} was {why}, and is not swept after {bound:?}"));
@@ -124,7 +124,10 @@ fn on_time(world: &World, tracked: &Tracked, now: i64) {
     let usable = world.sites.get(row.backend).is_some_and(|s| s.is_usable(world, &row.handle));
     if usable && late(row.due()) > bound {
         let late = late(row.due()).as_secs();
-        world.violated(format!("I2: {} can be used {late} s after its end, bound {bound:?}", row.id));
+        world.violated(format!(
+            "I2: {} can be used {late} s after its end, bound {bound:?}",
+            row.id
+        ));
     }
     let settled = row.due().max(row.settle_at.unwrap_or(i64::MIN));
     if late(settled) > bound {

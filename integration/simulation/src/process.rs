@@ -44,7 +44,8 @@ impl Process {
     pub fn start(world: &Arc<World>, index: usize) -> Arc<Self> {
         const SKEW_MINUTES: u64 = 10;
         let half = i64::try_from(SKEW_MINUTES * 60_000_000).unwrap_or_default();
-        let skew = i64::try_from(world.dice.below(2 * SKEW_MINUTES * 60_000_000)).unwrap_or_default();
+        let skew =
+            i64::try_from(world.dice.below(2 * SKEW_MINUTES * 60_000_000)).unwrap_or_default();
         Arc::new(Self {
             index,
             id: ReplicaId::new(world.now(), &world.dice),

@@ -75,8 +75,10 @@ async fn live(seed: u64, store: StoreKind, planted: Option<Planted>, told: bool)
     world.heal();
     fleet.heal();
     world.event("healed", [0, 0], String::new);
-    let longest = world.plan.task_most + Duration::from_secs(3_600);
+    let longest = world.plan.task_most + Duration::from_hours(1);
     until(&world, longest, |world| !world.plan.whole_tail && oracle::is_quiet(world)).await;
+    // A full tail may end while the reapers are asking; then they may have their answer.
+    until(&world, Duration::from_mins(1), oracle::is_quiet).await;
     oracle::at_the_end(&world);
     world.end();
     world

@@ -8,8 +8,8 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use dayfly_backend_sdk::{
     Backend, CanaryReport, Capabilities, Credential, Doomed, Error, ErrorKind, Handle,
-    HandlePrefix, Listing, Liveness, Marker, MintRequest, Plan, RenewRequest, Revocation, Secret, Template,
-    Timestamp,
+    HandlePrefix, Listing, Liveness, Marker, MintRequest, Plan, RenewRequest, Revocation, Secret,
+    Template, Timestamp,
 };
 use dayfly_lease::{
     Counts, Lease, LeaseId, Sighting, Standing, Store, StoreError, Task, TaskId, Write, Written,
@@ -155,11 +155,7 @@ impl Store for RemoteStore {
     }
 }
 
-fn apply(
-    world: &World,
-    truth: &Arc<dyn Store>,
-    write: &Write,
-) -> Result<Written, StoreError> {
+fn apply(world: &World, truth: &Arc<dyn Store>, write: &Write) -> Result<Written, StoreError> {
     world.truth().before(write);
     let written = at_once(truth.write(write.clone()));
     watch::written(world, write, &written);

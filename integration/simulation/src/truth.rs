@@ -53,6 +53,7 @@ pub struct Truth {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it in a run")]
 enum Rows {
     Memory { root: MemoryStore, losable: Mutex<Option<(Duration, Snapshot)>>, seen: Mutex<usize> },
     Sqlite { root: Arc<InlineSqlite>, seen: Mutex<i64> },

@@ -157,8 +157,9 @@ fn seen(world: &World, model: &Model, row: &Row) {
             if row.cause == Some("undelivered") {
                 world.saw(Moment::Undelivered);
             }
-            let dead = (0..world.sites.len())
-                .any(|index| index != row.backend && world.is_away(crate::world::Target::Backend(index)));
+            let dead = (0..world.sites.len()).any(|index| {
+                index != row.backend && world.is_away(crate::world::Target::Backend(index))
+            });
             if dead {
                 world.saw(Moment::OnTimeBesideDead);
             }
@@ -225,7 +226,8 @@ pub fn revoked(world: &World, backend: usize, handle: &str) {
     let model = world.model();
     // What nobody has yet may be ended before its row says so: a mint that could not be
     // recorded, while the store does not answer.
-    let held = |tracked: &Tracked| tracked.row.phase < Phase::Revoking && tracked.promised.is_some();
+    let held =
+        |tracked: &Tracked| tracked.row.phase < Phase::Revoking && tracked.promised.is_some();
     let early = model.named(backend, handle).is_some_and(held);
     drop(model);
     if early {

@@ -103,9 +103,8 @@ impl<'a> SqliteTx<'a> {
         let rows = read::rows(self.connection, &sql, params, read)?;
         let mut leases = Vec::with_capacity(rows.len());
         for (id, row) in rows {
-            let unreadable = |_| StoreError::Corrupt {
-                what: format!("lease {}", LeaseId::from_uuid(id)),
-            };
+            let unreadable =
+                |_| StoreError::Corrupt { what: format!("lease {}", LeaseId::from_uuid(id)) };
             match row.map_err(unreadable).and_then(Lease::try_from) {
                 Ok(lease) => leases.push(lease),
                 Err(error) => {
