@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use dayfly_backend_sdk::{Doomed, ErrorKind, Liveness, Retry, Revocation};
 use tokio::sync::watch;
 
-use super::{Engine, Line, Pass, breaker::Probe, mint::timeout};
+use super::{Engine, Line, Pass, SweepError, breaker::Probe, mint::timeout};
 use crate::{
     Closed, Lease, LeaseId, Owed, StoreError, Write, Written, failpoint,
     planted::{self, Bug},
@@ -99,6 +99,10 @@ impl Engine {
             Pass::Wait(_) => return Ok(0),
         };
         let probe = if pass == Pass::Probe { Probe::at(line) } else { Probe::none() };
+        if !self.is_known(line).await? {
+            probe.used();
+            return Ok(0);
+        }
         let claimed = self.claim(backend, limit).await?;
         if claimed.is_empty() {
             return Ok(0);
@@ -120,6 +124,21 @@ impl Engine {
         let counted = !(silent && line.breaker.is_open());
         self.record(backend, &claimed, deaths, counted).await?;
         Ok(claimed.len())
+    }
+
+    /// Whether the marker was read since this process started. Before that the store may be an
+    /// old copy, in which what was renewed since looks due. Another installation's marker
+    /// stops no revocation: what our rows name is ours.
+    async fn is_known(&self, line: &Line) -> Result<bool, StoreError> {
+        match self.own(line).await {
+            Ok(()) | Err(SweepError::Another(_)) => Ok(true),
+            Err(SweepError::Store(error)) => Err(error),
+            Err(error) => {
+                tracing::warn!(backend = line.name, %error, "reaper.owner.unknown");
+                line.breaker.failed(self.clock.running(), self.percent());
+                Ok(false)
+            }
+        }
     }
 
     async fn claim(&self, backend: &str, limit: u32) -> Result<Vec<Lease>, StoreError> {

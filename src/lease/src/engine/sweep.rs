@@ -150,7 +150,7 @@ impl Engine {
             self.own(line).await?;
             return Ok(Sweep::default());
         };
-        self.own_at(line, turn).await?;
+        self.own_at(line, turn, true).await?;
         if self.store.standing().await?.suspended.is_some() {
             return Err(SweepError::Suspended);
         }
@@ -308,14 +308,16 @@ impl Engine {
             Owner::Unknown => {}
         }
         let turn = self.store.turn(&line.name).await?;
-        self.own_at(line, turn).await
+        self.own_at(line, turn, false).await
     }
 
     /// Reads the marker and makes it if there is none. A store whose turn is behind the
     /// marker's has lost commits, or was restored from an old copy.
-    async fn own_at(&self, line: &Line, turn: u64) -> Result<(), SweepError> {
+    /// `taken` says that `turn` has just been taken here, so that nobody can have marked it.
+    async fn own_at(&self, line: &Line, turn: u64, taken: bool) -> Result<(), SweepError> {
         let installation = self.store.installation().await?;
-        let ours = Marker { installation, turn };
+        // A turn is marked at the end of its sweep and by nothing else.
+        let ours = Marker { installation, turn: 0 };
         let found = match self.bounded(line.backend.marker()).await? {
             Some(found) => found,
             None => match self.bounded(line.backend.mark(&ours)).await {
@@ -330,8 +332,10 @@ impl Engine {
         }
         // Asked again, now that the marker was read: other replicas may have taken turns since
         // ours. A turn is durable before its marker, so only a loss leaves the store behind.
+        // Two replicas may both have begun the very first one.
+        let marked_before = taken && turn > 1 && found.turn == turn;
         let turn = if found.turn > turn { self.store.turn(&line.name).await? } else { turn };
-        if found.turn > turn {
+        if marked_before || found.turn > turn {
             let reason = format!(
                 "{}: the backend remembers sweep {}, the store is at {turn}",
                 line.name, found.turn

@@ -318,6 +318,7 @@ async fn recognise(tx: &mut PostgresTx<'_>, accepted: Option<String>) -> Result<
         Some(accepted) if accepted == found => Ok(()),
         Some(accepted) => {
             let entry = Entry::new("store.suspended", "engine");
+            tracing::error!(server = found, accepted, "store.suspended");
             let entry = entry.with("server", found).with("accepted", accepted);
             suspended_by(tx, entry, "the store's server was promoted or restored").await
         }
@@ -334,6 +335,7 @@ async fn fallen_behind(
     durable: u64,
 ) -> Result<(), StoreError> {
     let entry = Entry::new("store.suspended", "engine");
+    tracing::error!(audit_found = found, audit_committed = durable, "store.suspended");
     let entry = entry.with("audit_found", found).with("audit_committed", durable);
     suspended_by(tx, entry, "the store has lost commits that it had called durable").await
 }
