@@ -58,7 +58,7 @@ impl Inspected {
         Self { due_at, quarantined, ..Self::bare(id, lease) }
     }
 
-    /// A row of which a column has the wrong type.
+    /// A row of which a column is not even what its type can mean.
     pub(crate) fn unreadable(id: Uuid, why: String) -> Self {
         Self::bare(LeaseId::from_uuid(id), Err(why))
     }

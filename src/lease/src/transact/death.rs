@@ -108,6 +108,10 @@ pub(super) async fn abandon<T: Tx + ?Sized>(
     let now = tx.now();
     let lease = known(tx, id).await?;
     let not_owed = |_| StoreError::Refused(Refusal::NotOwed);
+    // Before the wish is looked at: it stays in the row of a lease that has ended.
+    if !matches!(lease.state, State::Revoking { .. }) {
+        return Err(Refusal::NotOwed.into());
+    }
     let wish = lease.abandonment.as_ref().filter(|wish| wish.stands(now));
     let entry = |event| {
         let entry = Entry::new(event, actor).task(lease.task).lease(id);

@@ -56,7 +56,7 @@ fn look_at(connection: &Connection, look: Look) -> Result<Vec<Inspected>, StoreE
     }
 }
 
-/// SQLite lets a column hold a value of another type than it declares.
+/// A value that its column cannot mean, for example an id of another length.
 fn inspected(row: &Row<'_>) -> rusqlite::Result<Inspected> {
     match lease_row(row) {
         Ok(read) => Ok(Inspected::of(read)),
