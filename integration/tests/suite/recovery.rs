@@ -213,7 +213,7 @@ async fn a_restored_file_is_recovered() {
 /// since a sweep may have begun before the copy was made.
 async fn swept_since(backend: &Postgres, marker: &str) {
     let turn = |marker: &str| marker.rsplit('=').next().unwrap().parse::<u64>().unwrap();
-    eventually("two more sweeps", Duration::from_secs(60), async || {
+    eventually("two more sweeps", Duration::from_mins(1), async || {
         (turn(&backend.marker("df_")) >= turn(marker) + 2).then_some(())
     })
     .await;
