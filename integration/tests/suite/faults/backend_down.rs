@@ -63,7 +63,7 @@ async fn a_mint_that_lands_late_is_ended() {
     let postgres = Postgres::start();
     let (broker, wire) = by_wire(&postgres).await;
     let (_, owner) = open_task(&broker).await;
-    wire.hold("CREATE ROLE");
+    wire.hold("VALID UNTIL");
     let refused = tokio::time::timeout(MINT_WITHIN, owner.mint("reader")).await;
     assert_unavailable(&refused.expect("an answer before the deadline"), "backend_unavailable");
     assert_eq!(postgres.roles("df_"), Vec::<String>::new(), "it is still on its way");
@@ -78,7 +78,7 @@ async fn a_mint_that_lands_after_its_deadline_creates_nothing() {
     let postgres = Postgres::start();
     let (broker, wire) = by_wire(&postgres).await;
     let (_, owner) = open_task(&broker).await;
-    wire.hold("CREATE ROLE");
+    wire.hold("VALID UNTIL");
     owner.mint("reader").await.expect(503);
     ends_as_failed(&postgres, &broker, "too late a mint").await;
     wire.release();
@@ -96,7 +96,7 @@ async fn a_mint_whose_acknowledgement_is_lost_is_ended() {
     let postgres = Postgres::start();
     let (broker, wire) = by_wire(&postgres).await;
     let (_, owner) = open_task(&broker).await;
-    wire.cut_after("CREATE ROLE");
+    wire.cut_after("VALID UNTIL");
     let refused = tokio::time::timeout(MINT_WITHIN, owner.mint("reader")).await;
     wire.release();
     assert_unavailable(&refused.expect("an answer before the deadline"), "backend_unavailable");
