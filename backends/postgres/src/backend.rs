@@ -136,18 +136,23 @@ impl PostgresBackend {
         // Exactly the shape of our handles: an account or a group of somebody's that happens
         // to begin like them must not be swept away. A prefix has no special characters.
         let shape = Literal::new(&format!("^{}[a-z2-7]{{26}}$", self.prefix.as_str()))?;
-        let after = Literal::new(after.map_or("", Handle::as_str))?;
+        // A page costs what is on it, however many roles there are: the bounds are those of the
+        // index on the names, which is ordered by bytes. The server thinks that hardly any name
+        // is of our shape, and would rather read and sort all. `~` comes after whatever a handle
+        // can have.
+        let after = Literal::new(after.map_or(self.prefix.as_str(), Handle::as_str))?;
+        let end = Literal::new(&format!("{}~", self.prefix.as_str()))?;
         Ok(Sql::new()
+            .text("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off;\n")
             .text("SELECT rolname::pg_catalog.text, CASE WHEN pg_catalog.isfinite(rolvaliduntil)")
             .text(" THEN (EXTRACT(epoch FROM rolvaliduntil) * 1000000)::pg_catalog.int8 END")
-            .text(" FROM pg_catalog.pg_roles")
-            .text(" WHERE pg_catalog.starts_with(rolname::pg_catalog.text, ")
-            .literal(&Literal::new(self.prefix.as_str())?)
-            .text(") AND rolname::pg_catalog.text ~ ")
-            .literal(&shape)
-            .text(" AND rolname::pg_catalog.text COLLATE \"C\" > ")
+            .text(" FROM pg_catalog.pg_roles WHERE rolname > ")
             .literal(&after)
-            .text(" ORDER BY rolname::pg_catalog.text COLLATE \"C\" LIMIT ")
+            .text("::pg_catalog.name AND rolname < ")
+            .literal(&end)
+            .text("::pg_catalog.name AND rolname::pg_catalog.text ~ ")
+            .literal(&shape)
+            .text(" ORDER BY pg_roles.rolname LIMIT ")
             .number(i64::from(limit) + 1))
     }
 }

@@ -273,6 +273,57 @@ async fn a_session_outliving_its_role_is_found_by_id_and_ended() {
     assert_eq!(service.liveness(&doomed).await, Liveness::Gone);
 }
 
+/// Nobody is logged in: the drop is all there is to do. Somebody is: the fence comes first.
+#[tokio::test]
+async fn only_a_role_in_use_is_fenced_before_it_is_dropped() {
+    let service = Service::start(ACCOUNT).await;
+    let (idle, _) = service.minted(1, json!({ "member_of": ["readers"] })).await;
+    let (used, credential) = service.minted(2, json!({ "member_of": ["readers"] })).await;
+    let mut session = login(&credential).await.unwrap();
+    let outcome = service.backend.revoke(&[idle.clone(), used.clone()]).await;
+    assert!(outcome.iter().all(|one| matches!(one, Revocation::Gone)), "{outcome:?}");
+    assert!(try_run(&mut session, "SELECT 1").await.is_err());
+    let log = service.server.log();
+    let fenced = |one: &Doomed| log.contains(&format!("ALTER ROLE \"{}\" NOLOGIN", one.handle));
+    assert_eq!((fenced(&idle), fenced(&used)), (false, true));
+}
+
+/// Logs in again and again until that is refused; gives the sessions that stayed.
+async fn hammer(credential: Credential) -> Vec<PgConnection> {
+    let mut sessions = Vec::new();
+    while let Ok(mut session) = login(&credential).await {
+        // Some stay, some are gone again at once.
+        if sessions.len() < 3 && try_run(&mut session, "SET ROLE readers").await.is_ok() {
+            sessions.push(session);
+        }
+    }
+    sessions
+}
+
+/// Whoever tries to log in all the time while the role ends has no session afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_logins_leaves_no_session() {
+    let service = Service::start(ACCOUNT).await;
+    let mut inside = 0;
+    for lease in 1..=10 {
+        let raw = json!({ "member_of": ["readers"], "scram_iterations": 1 });
+        let (doomed, credential) = service.minted(lease, raw).await;
+        let mut storm = tokio::task::JoinSet::new();
+        for _ in 0..4 {
+            storm.spawn(hammer(credential.clone()));
+        }
+        tokio::time::sleep(Duration::from_millis(u64::try_from(lease).unwrap() * 3)).await;
+        // What a login in between spoils is done by the next attempt, as the reaper's is.
+        while service.end(&doomed).await.is_err() {}
+        let sessions = storm.join_all().await.into_iter().flatten();
+        for mut session in sessions {
+            inside += 1;
+            assert!(try_run(&mut session, "SELECT count(*) FROM app.orders").await.is_err());
+        }
+    }
+    assert!(inside > 0, "nobody ever got in");
+}
+
 #[tokio::test]
 async fn the_servers_log_has_no_password() {
     let service = Service::start(ACCOUNT).await;
