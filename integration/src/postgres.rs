@@ -48,7 +48,7 @@ impl Postgres {
         let hba = "local all all trust\nlocal replication all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
         let settings = format!(
             "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{}'\n\
-             log_statement = 'all'\nlog_min_duration_statement = 0\nmax_connections = 200\n",
+             log_statement = 'all'\nlog_min_duration_statement = 0\nmax_connections = 800\n",
             server.port,
             path.display()
         );
