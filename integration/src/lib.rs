@@ -13,6 +13,7 @@
 
 mod broker;
 mod client;
+mod crowd;
 mod issuer;
 mod postgres;
 mod provider;
@@ -20,6 +21,7 @@ mod wire;
 
 pub use broker::{Broker, BrokerConfig, Store};
 pub use client::{Answer, Client};
+pub use crowd::Crowd;
 pub use issuer::Issuer;
 pub use postgres::Postgres;
 pub use provider::Provider;

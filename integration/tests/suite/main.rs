@@ -1,11 +1,15 @@
 //! The suites against real servers and real clients, in one binary.
 
 #[cfg(test)]
+mod abandon;
+#[cfg(test)]
 mod chaos;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod fsck;
 #[cfg(test)]
 mod listing;
 #[cfg(test)]
@@ -18,5 +22,7 @@ mod recovery;
 mod refusals;
 #[cfg(test)]
 mod routes;
+#[cfg(test)]
+mod scale;
 #[cfg(test)]
 mod sweeps;

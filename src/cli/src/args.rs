@@ -235,7 +235,7 @@ pub(crate) struct ShowArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LeaseListArgs {
-    /// Only in this state: pending, active, revoking, revoked or expired
+    /// Only in this state: pending, active, revoking, revoked, expired or abandoned
     #[arg(long)]
     pub(crate) state: Option<String>,
     /// Only of this role
