@@ -12,6 +12,7 @@
     reason = "a program for the terminal that says by panicking what does not work"
 )]
 
+mod deaths;
 mod exec;
 mod identity;
 mod measure;
@@ -25,14 +26,16 @@ mod throughput;
 use dayfly_integration::Postgres;
 use report::Report;
 
-const USAGE: &str = "usage: figures [--only PART[,PART…]] [--large]
-parts: identity mint start exec throughput
---large also starts with ten times the active leases";
+const USAGE: &str = "usage: figures [--only PART[,PART…]] [--large] [--crowd N]
+parts: identity mint start exec throughput deaths
+--large also starts with ten times the active leases
+--crowd has N leases due at once instead of 100,000";
 
 /// What to measure.
 struct Wanted {
     parts: Vec<String>,
     large: bool,
+    crowd: u32,
 }
 
 impl Wanted {
@@ -64,11 +67,12 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn parse(arguments: impl Iterator<Item = String>) -> Option<Wanted> {
-    const PARTS: [&str; 5] = ["identity", "mint", "start", "exec", "throughput"];
-    let mut wanted = Wanted { parts: Vec::new(), large: false };
+    const PARTS: [&str; 6] = ["identity", "mint", "start", "exec", "throughput", "deaths"];
+    let mut wanted = Wanted { parts: Vec::new(), large: false, crowd: 100_000 };
     let mut arguments = arguments;
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
+            "--crowd" => wanted.crowd = arguments.next()?.parse().ok()?,
             "--large" => wanted.large = true,
             "--only" => wanted.parts.extend(arguments.next()?.split(',').map(str::to_owned)),
             _ => return None,
@@ -98,6 +102,9 @@ async fn run(wanted: &Wanted) -> anyhow::Result<Report> {
     }
     if wanted.part("start") {
         start::measure(&mut report, wanted.large).await?;
+    }
+    if wanted.part("deaths") {
+        deaths::measure(&mut report, wanted.crowd).await?;
     }
     Ok(report)
 }

@@ -16,7 +16,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use crate::{
     measure::{median, ms, watch},
     report::Report,
-    served::{configured, open_task},
+    served::{configured, open_task, quiet},
 };
 
 /// The iterations of the password's verifier, and the role of ours that has them.
@@ -29,12 +29,7 @@ const CALM: Duration = Duration::from_millis(10);
 
 /// A broker whose store and backend are `postgres`.
 pub(crate) async fn broker(postgres: &Postgres) -> Broker {
-    // The suites' servers log every statement.
-    postgres.sql(
-        "postgres",
-        "ALTER SYSTEM SET log_statement = 'none'; ALTER SYSTEM SET log_min_duration_statement = -1;
-         SELECT pg_reload_conf()",
-    );
+    quiet(postgres);
     postgres.sql("dayfly", "CREATE TABLE figures (id bigserial PRIMARY KEY, text text NOT NULL)");
     let mut config = BrokerConfig::new(Store::Postgres(postgres.url("dayfly")), Some(postgres));
     let tls = "tls = \"disable\"\n";

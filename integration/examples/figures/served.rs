@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-use dayfly_integration::{Broker, BrokerConfig, Client, eventually, program};
+use anyhow::Context;
+use dayfly_integration::{Broker, BrokerConfig, Client, Postgres, eventually, program};
 use serde_json::{Value, json};
 
 /// A configured broker that logs what it logs by default; the suites' log everything.
@@ -19,6 +20,15 @@ pub(crate) fn configured(config: BrokerConfig) -> Broker {
     assert_ne!(quiet, text, "the log filter was not where it is expected");
     fs::write(broker.config_file(), quiet).unwrap();
     broker
+}
+
+/// A server that logs what it logs by default; the suites' log every statement.
+pub(crate) fn quiet(postgres: &Postgres) {
+    postgres.sql(
+        "postgres",
+        "ALTER SYSTEM SET log_statement = 'none'; ALTER SYSTEM SET log_min_duration_statement = -1;
+         SELECT pg_reload_conf()",
+    );
 }
 
 /// Stops a broker as its service manager would, and waits for its end.
@@ -36,6 +46,20 @@ pub(crate) async fn open_task(broker: &Broker) -> (String, Client) {
     let opened = client.with(&broker.issuer.token("bench")).post("/api/v1/tasks", body).await;
     let opened = opened.expect(201);
     (opened.text("/id"), client.with(&opened.text("/token")))
+}
+
+/// The process's resident set.
+pub(crate) fn resident_mib(pid: u32) -> anyhow::Result<f64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
+    Ok(kib / 1_024.0)
+}
+
+/// How many processes waited for a core, over the last minute.
+pub(crate) fn load() -> anyhow::Result<f64> {
+    let load = fs::read_to_string("/proc/loadavg")?;
+    Ok(load.split(' ').next().context("a load")?.parse()?)
 }
 
 /// A child process that is killed when it is no longer needed.
@@ -64,12 +88,11 @@ pub(crate) fn circumstances() -> anyhow::Result<Value> {
     let probe = probe.arg("openapi").env("DAYFLY_FAILPOINTS", "no.such.point=abort");
     let armed = !probe.stdout(Stdio::null()).stderr(Stdio::null()).status()?.success();
     let cores = std::thread::available_parallelism()?.get();
-    let load = fs::read_to_string("/proc/loadavg")?;
     Ok(json!({
         "programs": program("dayfly-server"),
         "failpoints": armed,
         "optimised": !cfg!(debug_assertions),
         "cores": cores,
-        "load_before": load.split(' ').next().and_then(|load| load.parse::<f64>().ok()),
+        "load_before": load()?,
     }))
 }

@@ -4,9 +4,9 @@
 //! Invariant: the store is the one that the program made; its rows were put there while no
 //! broker ran, and the pages of it that are in memory are the operating system's choice.
 
-use std::{fs, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use dayfly_integration::{Broker, BrokerConfig, Postgres, Store};
 use dayfly_lease::{Clock, SystemClock};
 use rusqlite::Connection;
@@ -15,7 +15,7 @@ use crate::{
     measure::{median, ms, watch},
     population::{Dialect, Size, statements},
     report::Report,
-    served::{configured, open_task, stop},
+    served::{configured, open_task, resident_mib, stop},
 };
 
 const STARTS: usize = 3;
@@ -161,12 +161,4 @@ fn fill_file(path: &Path, statements: &[String]) -> anyhow::Result<()> {
     transaction.commit()?;
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     Ok(())
-}
-
-/// The process's resident set.
-fn resident_mib(pid: u32) -> anyhow::Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
-    Ok(kib / 1_024.0)
 }
