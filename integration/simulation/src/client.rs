@@ -180,8 +180,12 @@ impl Client {
             self.own(&held, site);
         }
         tokio::time::sleep(dice.millis(0, 20_000)).await;
-        if dice.chance(habits.renew) {
+        for _ in 0..3 {
+            if !dice.chance(habits.renew) {
+                break;
+            }
             self.renew(&held).await;
+            tokio::time::sleep(dice.millis(0, 20_000)).await;
         }
         if dice.chance(habits.revoke) {
             self.revoke(&held).await;
@@ -246,7 +250,8 @@ impl Client {
             None => tracked.renewals + 1,
             Some(_) => tracked.renewals,
         };
-        let known = tracked.promised.unwrap_or(asked);
+        // Nothing is promised any more if the store was put back since.
+        let Some(known) = tracked.promised else { return };
         tracked.promised = match granted {
             Some(granted) if tracked.renewals == 1 => Some(granted.micros()),
             Some(granted) => Some(known.min(granted.micros())),
@@ -297,6 +302,9 @@ impl Client {
 
     fn must_be_dead(&self, backend: usize, handle: &str, why: &str) {
         let world = &self.world;
+        if world.is_lost() {
+            return;
+        }
         let usable = world.sites.get(backend).is_some_and(|site| site.is_usable(world, handle));
         let beyond = world.model().named(backend, handle).is_some_and(|t| t.beyond.is_some());
         if usable && !beyond {

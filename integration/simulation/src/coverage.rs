@@ -91,6 +91,12 @@ impl Kind {
         }
     }
 
+    /// Whether something may live or be owed after it that did not or was not before.
+    pub fn changes(self) -> bool {
+        use Kind::{Activate, Intend, Mint, OpenTask, RenewBackend, RenewRow};
+        matches!(self, OpenTask | Intend | Activate | RenewRow | Mint | RenewBackend)
+    }
+
     /// For people.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -216,7 +222,11 @@ moments! {
     RowRepaired => "an unreadable row was mended",
     DebtChecked => "a due lease was held against its bound in calm",
     OnTimeBesideDead => "a lease was paid while another backend was away",
+    Restored => "the store was put back to an old copy",
+    Recovered => "and somebody recovered it",
+    Adopted => "a recovery lengthened a row to what its backend says",
     Suspended => "minting was suspended",
+    OrphanFound => "the sweep found an orphan",
     OrphanSwept => "the sweep ended an orphan",
     BreakerOpen => "a backend was taken to be down",
     Drained => "a replica was shut down in order",

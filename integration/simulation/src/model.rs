@@ -74,6 +74,12 @@ pub struct Tracked {
     pub beyond: Option<(&'static str, Duration)>,
     /// The row cannot be read now.
     pub bad: bool,
+    /// The row was lost with an old copy of the store.
+    pub gone: bool,
+    /// The row was put back with an old copy of the store.
+    pub restored: bool,
+    /// Until when it must live although that copy does not say so.
+    pub kept: Option<i64>,
     /// Until when, in the run's time, something of its own was wrong with it.
     pub own_trouble: Duration,
     /// Its activation was seen.
@@ -180,13 +186,16 @@ impl Model {
         match (was.phase, row.phase) {
             (Phase::Pending, Phase::Active) => self.activated(old, row, now),
             (Phase::Revoking, Phase::Revoking) | (_, Phase::Active | Phase::Pending) => Ok(()),
-            (_, Phase::Revoking) => self.condemned(was, row, now),
+            (_, Phase::Revoking) => self.condemned(was, old.kept, row, now),
             (_, Phase::Revoked) => self.buried(old, row, usable),
             (_, Phase::Abandoned) => self.says(row, "lease.abandoned"),
         }
     }
 
     fn activated(&self, old: &Tracked, row: &Row, now: i64) -> Result<(), String> {
+        if old.restored && self.says(row, "lease.adopted").is_ok() {
+            return Ok(());
+        }
         if old.created == 0 {
             return Err(format!("{} became active and was never created", row.id));
         }
@@ -194,16 +203,19 @@ impl Model {
         self.open(row, now, "activated")
     }
 
-    fn condemned(&self, was: &Row, row: &Row, now: i64) -> Result<(), String> {
+    fn condemned(&self, was: &Row, kept: Option<i64>, row: &Row, now: i64) -> Result<(), String> {
         let ends = self.tasks.get(&row.task).copied().unwrap_or(i64::MIN);
         if row.cause == Some("expired") && now < was.expires_at && now < ends {
             return Err(format!("I8: {} expired {} µs early", row.id, was.expires_at - now));
+        }
+        if row.cause == Some("expired") && kept.is_some_and(|kept| now < kept.min(ends)) {
+            return Err(format!("{} was killed, and only its renewal was lost", row.id));
         }
         self.says(row, "lease.revoking")
     }
 
     fn buried(&self, old: &Tracked, row: &Row, usable: bool) -> Result<(), String> {
-        if usable && old.beyond.is_none() {
+        if usable && old.beyond.is_none() && !old.restored {
             return Err(format!("I2: {} was said to be dead and can be used", row.id));
         }
         self.says(row, "lease.revoked")
@@ -222,7 +234,10 @@ impl Model {
     pub fn alone(&self, lease: LeaseId) -> Result<(), String> {
         let Some(key) = self.keys.get(&lease) else { return Ok(()) };
         let same = |(id, tracked): (&LeaseId, &Tracked)| {
-            *id != lease && tracked.row.phase < Phase::Revoking && self.keys.get(id) == Some(key)
+            *id != lease
+                && !tracked.gone
+                && tracked.row.phase < Phase::Revoking
+                && self.keys.get(id) == Some(key)
         };
         match self.leases.iter().find(|(id, tracked)| same((id, tracked))) {
             Some((other, _)) => Err(format!("I12: {other} and {lease} live under one key")),
@@ -244,6 +259,9 @@ impl Model {
         };
         tracked.created += 1;
         let (id, decision) = (tracked.row.id, tracked.row.decision);
+        if tracked.gone || tracked.restored {
+            return Ok(());
+        }
         match self.records.get(&decision) {
             Some((event, Some(lease))) if event == "grant.allowed" && *lease == id => Ok(()),
             _ => Err(format!("I4: {id} was created and no record says who allowed it")),
@@ -271,6 +289,9 @@ impl Model {
         let mut lost = 0;
         for (id, tracked) in &mut self.leases {
             let Some(row) = now.get(id) else {
+                if tracked.gone {
+                    continue;
+                }
                 return Err(format!("I11: the row of {id} is gone"));
             };
             if tracked.row.phase == Phase::Active && row.phase == Phase::Pending {
@@ -283,6 +304,55 @@ impl Model {
     }
 }
 
+impl Model {
+    /// The store is what it was in an old copy: `rows` are there, and `tasks` with whether
+    /// they are closed. The log is told anew from its beginning.
+    /// `keeps` gives until when a backend itself says that a lease lives, if that counts.
+    pub fn restored(
+        &mut self,
+        rows: Vec<Row>,
+        tasks: &[(TaskId, bool)],
+        elapsed: Duration,
+        keeps: impl Fn(&Tracked) -> Option<i64>,
+    ) {
+        let mut now: BTreeMap<LeaseId, Row> = rows.into_iter().map(|row| (row.id, row)).collect();
+        self.told.clear();
+        self.records.clear();
+        for (id, tracked) in &mut self.leases {
+            tracked.kept = keeps(tracked).filter(|_| tracked.row.phase == Phase::Active);
+            tracked.restored = true;
+            tracked.promised = None;
+            tracked.refused_at = None;
+            match now.remove(id) {
+                Some(row) => {
+                    self.epochs.insert(*id, row.epoch);
+                    tracked.kept = tracked.kept.filter(|_| row.phase == Phase::Active);
+                    tracked.row = row;
+                }
+                None => {
+                    tracked.kept = None;
+                    self.epochs.remove(id);
+                    tracked.gone = true;
+                    tracked.row.phase = Phase::Revoked;
+                    tracked.beyond = Some(("lost with its row", elapsed));
+                }
+            }
+        }
+        self.tasks.retain(|id, _| tasks.iter().any(|(there, _)| there == id));
+        self.closed = tasks.iter().filter(|(_, closed)| *closed).map(|(id, _)| *id).collect();
+    }
+
+    /// Somebody has put it right: bounds count from here.
+    pub fn recovered(&mut self, elapsed: Duration) {
+        for tracked in self.leases.values_mut() {
+            tracked.own_trouble = tracked.own_trouble.max(elapsed);
+            if let Some((_, since)) = &mut tracked.beyond {
+                *since = elapsed;
+            }
+        }
+    }
+}
+
 impl Tracked {
     fn new(row: Row) -> Self {
         Self {
@@ -291,6 +361,9 @@ impl Tracked {
             created: 0,
             beyond: None,
             bad: false,
+            gone: false,
+            restored: false,
+            kept: None,
             own_trouble: Duration::ZERO,
             activated: false,
             promised: None,

@@ -9,6 +9,7 @@ use dayfly_lease::spawn;
 use crate::{
     coverage::Moment,
     model::Phase,
+    operator,
     plan::StoreKind,
     replica::Fleet,
     watch::row_of,
@@ -18,12 +19,13 @@ use crate::{
 /// Starts every fault that the plan has.
 pub fn unleash(world: &Arc<World>, fleet: &Arc<Fleet>) {
     let faults = &world.plan.faults;
-    let each: [(Option<Duration>, Strike); 9] = [
+    let each: [(Option<Duration>, Strike); 10] = [
         (faults.crash, crash),
         (faults.pause, pause),
         (faults.partition, partition),
         (faults.store_outage, store_outage),
         (faults.store_crash, store_crash),
+        (faults.store_restore, operator::restore),
         (faults.backend_outage, backend_outage),
         (faults.backend_restart, backend_restart),
         (faults.clock_step, clock_step),

@@ -40,10 +40,14 @@ struct Trip {
 impl Trip {
     fn draw(world: &World, to: Target, kind: Kind) -> Self {
         let dice = &world.dice;
+        let takes = match to {
+            Target::Store => world.plan.store_takes,
+            Target::Backend(_) => world.plan.backend_takes,
+        };
         let mut trip = Self {
             fate: Fate::Fine,
-            out: dice.millis(0, 3),
-            back: dice.millis(0, 3),
+            out: dice.millis(0, takes),
+            back: dice.millis(0, takes),
             patience: Duration::from_secs(10),
             reset: dice.chance(5_000),
             again: None,
@@ -65,7 +69,7 @@ impl Trip {
             trip.out = dice.seconds(2, most);
         } else if may_repeat(world, to, kind) && dice.chance(faults.twice * weight) {
             trip.fate = Fate::Twice;
-            trip.again = Some(dice.seconds(0, 120));
+            trip.again = Some(dice.seconds(0, 240));
         }
         if dice.chance(faults.hang) {
             trip.reset = false;
@@ -91,7 +95,7 @@ fn weight(kind: Kind) -> u64 {
     if matches!(kind, Kind::Shorten | Kind::Settle) {
         return 8;
     }
-    if matches!(kind, Kind::Mint | Kind::RenewBackend) { 4 } else { 1 }
+    if matches!(kind, Kind::Bury | Kind::Mint | Kind::RenewBackend) { 4 } else { 1 }
 }
 
 fn unguarded(world: &World, to: Target) -> bool {
@@ -129,7 +133,7 @@ pub async fn call<R: Send + 'static>(
     let (answer, reply) = oneshot::channel();
     let patience = trip.patience;
     process.awaits(kind);
-    world.departs();
+    world.departs(kind);
     // A reply that never comes is not the same as a connection that breaks: the sender of
     // `answer` is kept for as long as the caller would wait.
     spawn(carry(Arc::clone(&world), process.index, to, kind, trip, effect, answer));
@@ -154,13 +158,16 @@ async fn carry<R: Send + 'static>(
     mut effect: impl FnMut() -> R + Send + 'static,
     answer: Answer<R>,
 ) {
+    let connected_to = world.incarnation(to);
     tokio::time::sleep(trip.out).await;
-    if trip.fate == Fate::LostRequest {
-        world.arrives();
+    // A connection ends with what it led to. Between client and provider stand proxies.
+    let broken = world.incarnation(to) != connected_to && !unguarded(&world, to);
+    if trip.fate == Fate::LostRequest || broken {
+        world.arrives(kind);
         return never(answer, &trip).await;
     }
     if !world.is_reachable(replica, to) {
-        world.arrives();
+        world.arrives(kind);
         world.coverage.message(Fate::Refused, kind);
         if trip.reset {
             drop(answer.send(Err(Failure::Refused)));
@@ -171,9 +178,9 @@ async fn carry<R: Send + 'static>(
     let incarnation = world.incarnation(to);
     let result = effect();
     world.event(kind.as_str(), [replica as u64, 0], || format!("replica {replica} {to:?}"));
-    world.arrives();
+    world.arrives(kind);
     if let Some(after) = trip.again {
-        world.departs();
+        world.departs(kind);
         let world = Arc::clone(&world);
         spawn(async move {
             tokio::time::sleep(after).await;
@@ -183,7 +190,7 @@ async fn carry<R: Send + 'static>(
             if !world.is_away(to) {
                 drop(effect());
             }
-            world.arrives();
+            world.arrives(kind);
         });
     }
     tokio::time::sleep(trip.back).await;

@@ -28,6 +28,9 @@ pub async fn watch(world: Arc<World>) {
 
 /// Looks once.
 pub fn look(world: &World) {
+    if world.is_lost() {
+        return;
+    }
     let now = world.store_now().micros();
     orphans(world);
     let model = world.model();
@@ -71,7 +74,7 @@ fn must_be_swept(world: &World, tracked: &Tracked) {
     };
     let settings = &world.plan.settings;
     let turns = settings.sweep_every * 3 + settings.sweep_grace + settings.revoke_within;
-    let bound = turns + VISIBLE_MAX * 2 + Duration::from_mins(1);
+    let bound = turns + VISIBLE_MAX * 2 + Duration::from_mins(1) + slow(world);
     let waited = world.elapsed().saturating_sub(since).min(world.calm(tracked.row.backend));
     if waited > bound {
         world.violated(format!("L5: {id} was {why}, and is not swept after {bound:?}"));
@@ -103,7 +106,7 @@ fn must_end(world: &World, tracked: &Tracked) {
     const AT_ONCE: Duration = Duration::from_secs(2);
     let Some(refused_at) = tracked.refused_at else { return };
     let since = world.elapsed().saturating_sub(refused_at);
-    if since > AT_ONCE && world.calm(tracked.row.backend) > since && !tracked.bad {
+    if since > AT_ONCE + slow(world) && world.calm(tracked.row.backend) > since && !tracked.bad {
         world.violated(format!("{} was not handed over and is active", tracked.row.id));
     }
 }
@@ -143,15 +146,21 @@ fn bound(world: &World, tracked: &Tracked) -> Duration {
     /// A circuit breaker's longest wait, and a probe that fails because of what came before.
     const BREAKER: Duration = Duration::from_secs(40);
     let settings = &world.plan.settings;
-    let slow = world.plan.backends.get(tracked.row.backend) == Some(&Style::Provider);
+    let provider = world.plan.backends.get(tracked.row.backend) == Some(&Style::Provider);
     let attempts = tracked.row.attempts.saturating_add(1).min(16);
     // A permanent error waits eight times as long; two failures may follow one another.
     let step = settings.backoff_first.saturating_mul(8).saturating_mul(1 << attempts);
     let step = step.min(settings.backoff_max).saturating_mul(6) / 5;
-    let backoff = if tracked.row.attempts > 0 || slow { step } else { Duration::ZERO };
-    let visible = if slow { VISIBLE_MAX * 3 } else { Duration::ZERO };
+    let backoff = if tracked.row.attempts > 0 || provider { step } else { Duration::ZERO };
+    let visible = if provider { VISIBLE_MAX * 3 } else { Duration::ZERO };
     let reaped = settings.poll_max + settings.claim_hold + settings.revoke_within;
-    reaped + BREAKER + backoff + visible + MARGIN
+    reaped + BREAKER + backoff + visible + MARGIN + slow(world)
+}
+
+/// What the way there and back takes for all that a death needs.
+fn slow(world: &World) -> Duration {
+    let millis = 6 * world.plan.store_takes + 4 * world.plan.backend_takes;
+    Duration::from_millis(millis)
 }
 
 /// Whether nothing is owed and nothing is on its way.
@@ -162,7 +171,7 @@ pub fn is_quiet(world: &World) -> bool {
     let owed = model.leases.values().any(|tracked| tracked.row.phase < Phase::Revoked);
     let open = model.tasks.iter().any(|(id, ends)| *ends > now && !model.closed.contains(id));
     let due = model.tasks.keys().any(|id| !model.closed.contains(id));
-    !usable && !owed && !open && !due && world.in_flight() == 0
+    !world.is_lost() && !usable && !owed && !open && !due && world.in_flight() == 0
 }
 
 /// The end: all debts are paid, and the audit log holds.

@@ -63,6 +63,8 @@ pub struct Faults {
     pub store_outage: Option<Duration>,
     /// The store crashes and loses what it had not made durable.
     pub store_crash: Option<Duration>,
+    /// The store is put back to an old copy.
+    pub store_restore: Option<Duration>,
     /// A backend is away.
     pub backend_outage: Option<Duration>,
     /// A backend restarts.
@@ -119,6 +121,11 @@ pub struct Plan {
     pub habits: Habits,
     /// The engine's bounds.
     pub settings: Settings,
+    /// The longest that a message to the store takes one way when nothing is wrong, in
+    /// milliseconds: slow ones overlap more.
+    pub store_takes: u64,
+    /// The same to a backend.
+    pub backend_takes: u64,
     /// Whether the quiet end is run in full.
     pub whole_tail: bool,
 }
@@ -129,7 +136,7 @@ impl Plan {
         let styles = [Style::Database, Style::Cache, Style::Provider, Style::Keys];
         let count = 1 + dice.index(3);
         let backends = (0..count).map(|_| dice.pick(&styles, Style::Database)).collect();
-        Self {
+        let plan = Self {
             seed,
             store,
             replicas: 1 + dice.index(3),
@@ -141,8 +148,28 @@ impl Plan {
             faults: faults(dice, store),
             habits: habits(dice),
             settings: settings(dice),
+            store_takes: dice.pick(&[3, 3, 20, 300], 3),
+            backend_takes: dice.pick(&[3, 30, 500, 3_000], 3),
             whole_tail: dice.chance(100),
+        };
+        if plan.faults.store_restore.is_some() { plan.long_lived(dice) } else { plan }
+    }
+
+    /// Where the store is put back to an old copy, leases live on and are renewed, or nothing
+    /// would be lost by it.
+    fn long_lived(mut self, dice: &Dice) -> Self {
+        self.tasks += 10;
+        self.ttl_most = self.ttl_most.max(Duration::from_mins(5));
+        self.task_most = self.task_most.max(Duration::from_mins(10));
+        self.habits.renew = 9_000;
+        self.habits.revoke = 500;
+        self.habits.complete = 2_000;
+        if dice.chance(6_000) {
+            // A late message may move a backend's own expiry back, and then it proves nothing.
+            self.faults.late = 0;
+            self.faults.twice = 0;
         }
+        self
     }
 }
 
@@ -161,6 +188,7 @@ fn faults(dice: &Dice, store: StoreKind) -> Faults {
         partition: apart(30, 200),
         store_outage: apart(60, 300),
         store_crash: apart(20, 120).filter(|_| store == StoreKind::Memory),
+        store_restore: apart(10, 60).filter(|_| store == StoreKind::Memory && dice.chance(7_000)),
         backend_outage: apart(60, 300),
         backend_restart: apart(30, 200),
         clock_step: apart(20, 200),

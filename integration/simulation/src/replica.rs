@@ -54,20 +54,7 @@ impl Fleet {
     pub fn start(&self, index: usize) {
         let world = &self.world;
         let process = Process::start(world, index);
-        let Ok(truth) = world.truth().replica(process.id) else { return };
-        let store = Arc::new(RemoteStore::new(Arc::clone(&process), truth));
-        let backends = world.sites.iter().enumerate().map(|(place, site)| {
-            let backend = RemoteBackend::new(Arc::clone(&process), place, site);
-            (backend_name(place), Arc::new(backend) as Arc<dyn Backend>)
-        });
-        let engine = Engine::new(
-            store as Arc<dyn Store>,
-            backends.collect::<BTreeMap<_, _>>(),
-            Arc::clone(&process) as Arc<dyn Clock>,
-            Arc::new(Chance(Arc::clone(world))) as Arc<dyn Entropy>,
-            process.id,
-            world.plan.settings.clone(),
-        );
+        let Some(engine) = engine(world, &process) else { return };
         drop(engine.start());
         world.event("start", [index as u64, 0], || format!("replica {index}"));
         let now = world.store_now().micros();
@@ -148,6 +135,24 @@ impl Fleet {
             });
         }
     }
+}
+
+/// An engine in `process`, whose loops do not run yet.
+pub fn engine(world: &Arc<World>, process: &Arc<Process>) -> Option<Arc<Engine>> {
+    let truth = world.truth().replica(process.id).ok()?;
+    let store = Arc::new(RemoteStore::new(Arc::clone(process), truth));
+    let backends = world.sites.iter().enumerate().map(|(place, site)| {
+        let backend = RemoteBackend::new(Arc::clone(process), place, site);
+        (backend_name(place), Arc::new(backend) as Arc<dyn Backend>)
+    });
+    Some(Engine::new(
+        store as Arc<dyn Store>,
+        backends.collect::<BTreeMap<_, _>>(),
+        Arc::clone(process) as Arc<dyn Clock>,
+        Arc::new(Chance(Arc::clone(world))) as Arc<dyn Entropy>,
+        process.id,
+        world.plan.settings.clone(),
+    ))
 }
 
 /// The run's own randomness, for engines.

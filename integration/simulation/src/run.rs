@@ -43,16 +43,45 @@ pub fn run(seed: u64, store: StoreKind, planted: Option<Planted>, told: bool) ->
     if let Some(planted) = planted {
         planted.plant();
     }
+    panics::watch();
     let world = runtime.block_on(live(seed, store, planted, told));
     // What still waits is dropped here, inside of the runtime.
     drop(runtime);
     Planted::weed();
     let (hash, events) = world.history.sum();
     let lasted = world.lasted();
-    let violation = world.failure();
+    let violation = world.failure().or(panics::seen());
     let coverage = Coverage::default();
     coverage.add(&world.coverage);
     Outcome { violation, hash, events, lasted, coverage }
+}
+
+/// A task that panics is started again or forgotten by whoever waits for it; here it is a
+/// violation all the same.
+mod panics {
+    use std::{cell::RefCell, sync::Once};
+
+    thread_local! {
+        static SEEN: RefCell<Option<String>> = const { RefCell::new(None) };
+    }
+    static HOOK: Once = Once::new();
+
+    /// Begins to look at this thread.
+    pub(super) fn watch() {
+        HOOK.call_once(|| {
+            let before = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |info| {
+                SEEN.set(Some(info.to_string()));
+                before(info);
+            }));
+        });
+        SEEN.set(None);
+    }
+
+    /// What panicked on this thread since.
+    pub(super) fn seen() -> Option<String> {
+        SEEN.take().map(|what| format!("a panic: {what}"))
+    }
 }
 
 async fn live(seed: u64, store: StoreKind, planted: Option<Planted>, told: bool) -> Arc<World> {

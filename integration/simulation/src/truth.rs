@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::{
-    Clock, Lease, LeaseId, ReplicaId, Store, StoreError, Write,
+    Clock, Lease, LeaseId, ReplicaId, Store, StoreError, Task, TaskId, Write,
     audit::{Chain, Record, SEED_LEN, Signer},
     memory::{MemoryStore, Snapshot},
 };
@@ -55,8 +55,16 @@ pub struct Truth {
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "there is one of it in a run")]
 enum Rows {
-    Memory { root: MemoryStore, losable: Mutex<Option<(Duration, Snapshot)>>, seen: Mutex<usize> },
-    Sqlite { root: Arc<InlineSqlite>, seen: Mutex<i64> },
+    Memory {
+        root: MemoryStore,
+        losable: Mutex<Option<(Duration, Snapshot)>>,
+        copy: Mutex<Option<Snapshot>>,
+        seen: Mutex<usize>,
+    },
+    Sqlite {
+        root: Arc<InlineSqlite>,
+        seen: Mutex<i64>,
+    },
 }
 
 /// What changed since the last look.
@@ -78,7 +86,12 @@ impl Truth {
             StoreKind::Memory => {
                 let chain = Chain::empty(ReplicaId::new(world.now(), &world.dice), signer.clone());
                 let root = MemoryStore::new(Arc::clone(&clock), chain);
-                Rows::Memory { root, losable: Mutex::default(), seen: Mutex::default() }
+                Rows::Memory {
+                    root,
+                    losable: Mutex::default(),
+                    copy: Mutex::default(),
+                    seen: Mutex::default(),
+                }
             }
             StoreKind::Sqlite => {
                 let root = InlineSqlite::open(Arc::clone(&clock))?;
@@ -138,7 +151,7 @@ impl Truth {
 
     /// The store crashes: what was not durable is gone. Says whether anything was.
     pub fn lose_commits(&self) -> bool {
-        let Rows::Memory { root, losable, seen } = &self.rows else { return false };
+        let Rows::Memory { root, losable, seen, .. } = &self.rows else { return false };
         let Some((_, snapshot)) = hold(losable).take() else { return false };
         if root.restore(&snapshot).now_or_never().is_none() {
             return false;
@@ -146,6 +159,48 @@ impl Truth {
         let records = root.look(|_, records| records.len()).now_or_never();
         *hold(seen) = records.unwrap_or_default();
         true
+    }
+
+    /// Somebody takes a copy of the store.
+    pub fn keep_copy(&self) {
+        if let Rows::Memory { root, copy, .. } = &self.rows {
+            *hold(copy) = root.snapshot().now_or_never();
+        }
+    }
+
+    /// Somebody puts that copy in the store's place. Says whether there was one.
+    pub fn restore_copy(&self) -> bool {
+        let Rows::Memory { root, losable, copy, seen } = &self.rows else { return false };
+        let Some(snapshot) = hold(copy).take() else { return false };
+        *hold(losable) = None;
+        *hold(seen) = 0;
+        root.restore(&snapshot).now_or_never().is_some()
+    }
+
+    /// Whether somebody has taken one.
+    pub fn has_copy(&self) -> bool {
+        matches!(&self.rows, Rows::Memory { copy, .. } if hold(copy).is_some())
+    }
+
+    /// Which sweep of a backend the store is at.
+    pub fn turn(&self, backend: &str) -> u64 {
+        let Rows::Memory { root, .. } = &self.rows else { return 0 };
+        root.turn(backend).now_or_never().and_then(Result::ok).unwrap_or(0)
+    }
+
+    /// Whether minting pauses until somebody has looked.
+    pub fn is_suspended(&self) -> bool {
+        let Rows::Memory { root, .. } = &self.rows else { return false };
+        let standing = root.standing().now_or_never().and_then(Result::ok);
+        standing.is_some_and(|standing| standing.suspended.is_some())
+    }
+
+    /// A task, if it is there.
+    pub fn task(&self, id: TaskId) -> Option<Task> {
+        match &self.rows {
+            Rows::Memory { root, .. } => root.task(id).now_or_never()?.ok()?,
+            Rows::Sqlite { .. } => None,
+        }
     }
 
     /// What changed, given the epochs that were seen before.

@@ -74,6 +74,7 @@ pub fn written(world: &World, write: &Write, written: &Result<Written, StoreErro
         world.event("row", [row.epoch.cast_unsigned(), row.phase as u64], || {
             format!("{} {:?} {:?} epoch {}", row.id, row.phase, row.cause, row.epoch)
         });
+        fenced(world, write, &row);
         if let Err(what) = model.row(row, now, usable) {
             world.violated(what);
         }
@@ -85,6 +86,19 @@ pub fn written(world: &World, write: &Write, written: &Result<Written, StoreErro
     }
     drop(model);
     after_rows(world, write, written);
+}
+
+/// Only whoever claimed it last says what became of it (I9).
+fn fenced(world: &World, write: &Write, row: &Row) {
+    let claimed = (row.id, row.epoch - 1);
+    let says = match write {
+        Write::Bury { leases } => leases.contains(&claimed),
+        Write::Postpone { leases } => leases.iter().any(|one| (one.lease, one.epoch) == claimed),
+        _ => return,
+    };
+    if !says {
+        world.violated(format!("I9: a claim that was not the last decided over {}", row.id));
+    }
 }
 
 /// What the rows are judged by must be known before they are.
@@ -128,10 +142,15 @@ fn after_rows(world: &World, write: &Write, written: &Result<Written, StoreError
             world.violated(format!("minting pauses, and the store has lost nothing: {reason}"));
         }
     }
-    if let (Write::Note(entry), Ok(_)) = (write, written)
-        && entry.event == "orphan.revoked"
-    {
-        world.saw(Moment::OrphanSwept);
+    if matches!((write, written), (Write::Adopt { .. }, Ok(_))) {
+        world.saw(Moment::Adopted);
+    }
+    if let (Write::Note(entry), Ok(_)) = (write, written) {
+        match entry.event {
+            "orphan.found" => world.saw(Moment::OrphanFound),
+            "orphan.revoked" => world.saw(Moment::OrphanSwept),
+            _ => {}
+        }
     }
     if matches!((write, written), (Write::Shorten { .. }, Ok(_))) {
         world.saw(Moment::RenewalTakenBack);
@@ -206,13 +225,17 @@ pub fn created(world: &World, backend: usize, handle: &str) {
         if tracked.row.phase >= Phase::Revoking {
             world.saw(Moment::CreateAfterCondemned);
         }
-        if tracked.created > 1 {
+        if tracked.gone {
+            tracked.beyond = Some(("lost with its row", elapsed));
+        } else if tracked.created > 1 {
             tracked.beyond = Some(("created twice", elapsed));
         } else if unguarded && now > tracked.row.mint_deadline + SETTLE_UNGUARDED {
             tracked.beyond = Some(("created too late, and nothing guards", elapsed));
         }
         if tracked.beyond.is_some() {
             world.saw(Moment::CreateBeyondBound);
+            let row = &tracked.row;
+            world.event("beyond", [0, 0], || format!("{} {:?}", row.id, row.phase));
         }
     }
     drop(model);

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
 };
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::{
     backend::Site,
-    coverage::{Coverage, Moment},
+    coverage::{Coverage, Kind, Moment},
     dice::Dice,
     history::History,
     model::Model,
@@ -57,6 +57,8 @@ pub struct World {
     links: Mutex<Links>,
     begun: Instant,
     store_offset: AtomicI64,
+    restored: AtomicBool,
+    lost: AtomicBool,
     failed: Mutex<Option<String>>,
 }
 
@@ -103,6 +105,8 @@ impl World {
             links: Mutex::new(links),
             begun: Instant::now(),
             store_offset: AtomicI64::new(0),
+            restored: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
             failed: Mutex::default(),
         }
     }
@@ -174,7 +178,18 @@ impl World {
 
     /// Whether the store was put back to an old copy, and may have forgotten what was durable.
     pub fn has_lost(&self) -> bool {
-        false
+        self.restored.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was, and nobody has put that right yet: then no promise holds.
+    pub fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// The store was put back to an old copy, or that was put right.
+    pub fn set_lost(&self, lost: bool) {
+        self.restored.store(true, Ordering::Relaxed);
+        self.lost.store(lost, Ordering::Relaxed);
     }
 
     /// Adds to the history.
@@ -290,17 +305,17 @@ impl World {
     }
 
     /// A message is on its way.
-    pub fn departs(&self) {
-        hold(&self.links).in_flight += 1;
+    pub fn departs(&self, kind: Kind) {
+        hold(&self.links).in_flight += u64::from(kind.changes());
     }
 
     /// It has had its effect, or never will.
-    pub fn arrives(&self) {
+    pub fn arrives(&self, kind: Kind) {
         let mut links = hold(&self.links);
-        links.in_flight = links.in_flight.saturating_sub(1);
+        links.in_flight = links.in_flight.saturating_sub(u64::from(kind.changes()));
     }
 
-    /// Messages on their way.
+    /// Messages on their way after which something may live or be owed.
     pub fn in_flight(&self) -> u64 {
         hold(&self.links).in_flight
     }

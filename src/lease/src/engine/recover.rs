@@ -10,7 +10,11 @@ use std::collections::BTreeMap;
 use dayfly_backend_sdk::{Doomed, Handle, Liveness, Plan, Revocation, Timestamp};
 
 use super::{Engine, Line};
-use crate::{Cause, Lease, LeaseId, State, StoreError, Write, audit::Entry};
+use crate::{
+    Cause, Lease, LeaseId, State, StoreError, Write,
+    audit::Entry,
+    planted::{self, Bug},
+};
 
 /// Credentials that are listed or rows that are read at once.
 const PAGE: u32 = 1_000;
@@ -137,7 +141,8 @@ impl Engine {
         actor: &str,
     ) -> Result<(), SurveyError> {
         let line = self.lines.get(backend).ok_or(SurveyError::UnknownBackend)?;
-        for (lease, expires_at) in &survey.longer {
+        let longer = survey.longer.iter().filter(|_| !planted::is(Bug::KeptForgotten));
+        for (lease, expires_at) in longer {
             let (lease, expires_at, actor) = (*lease, *expires_at, actor.to_owned());
             self.store.write(Write::Adopt { lease, expires_at, actor }).await?;
         }
