@@ -61,6 +61,17 @@ impl Row {
     }
 }
 
+/// What became of a row when the store was put back to an old copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copied {
+    /// It never was.
+    Never,
+    /// The row is what it was then.
+    Back,
+    /// There was no row yet.
+    Gone,
+}
+
 /// A lease and what is known of it besides its row.
 #[derive(Clone, Debug)]
 pub struct Tracked {
@@ -74,10 +85,8 @@ pub struct Tracked {
     pub beyond: Option<(&'static str, Duration)>,
     /// The row cannot be read now.
     pub bad: bool,
-    /// The row was lost with an old copy of the store.
-    pub gone: bool,
-    /// The row was put back with an old copy of the store.
-    pub restored: bool,
+    /// What an old copy of the store did to it.
+    pub copied: Copied,
     /// Until when it must live although that copy does not say so.
     pub kept: Option<i64>,
     /// Until when, in the run's time, something of its own was wrong with it.
@@ -193,7 +202,7 @@ impl Model {
     }
 
     fn activated(&self, old: &Tracked, row: &Row, now: i64) -> Result<(), String> {
-        if old.restored && self.says(row, "lease.adopted").is_ok() {
+        if old.copied == Copied::Back && self.says(row, "lease.adopted").is_ok() {
             return Ok(());
         }
         if old.created == 0 {
@@ -215,7 +224,7 @@ impl Model {
     }
 
     fn buried(&self, old: &Tracked, row: &Row, usable: bool) -> Result<(), String> {
-        if usable && old.beyond.is_none() && !old.restored {
+        if usable && old.beyond.is_none() && old.copied == Copied::Never {
             return Err(format!("I2: {} was said to be dead and can be used", row.id));
         }
         self.says(row, "lease.revoked")
@@ -235,7 +244,7 @@ impl Model {
         let Some(key) = self.keys.get(&lease) else { return Ok(()) };
         let same = |(id, tracked): (&LeaseId, &Tracked)| {
             *id != lease
-                && !tracked.gone
+                && tracked.copied != Copied::Gone
                 && tracked.row.phase < Phase::Revoking
                 && self.keys.get(id) == Some(key)
         };
@@ -259,7 +268,7 @@ impl Model {
         };
         tracked.created += 1;
         let (id, decision) = (tracked.row.id, tracked.row.decision);
-        if tracked.gone || tracked.restored {
+        if tracked.copied != Copied::Never {
             return Ok(());
         }
         match self.records.get(&decision) {
@@ -289,7 +298,7 @@ impl Model {
         let mut lost = 0;
         for (id, tracked) in &mut self.leases {
             let Some(row) = now.get(id) else {
-                if tracked.gone {
+                if tracked.copied == Copied::Gone {
                     continue;
                 }
                 return Err(format!("I11: the row of {id} is gone"));
@@ -320,22 +329,19 @@ impl Model {
         self.records.clear();
         for (id, tracked) in &mut self.leases {
             tracked.kept = keeps(tracked).filter(|_| tracked.row.phase == Phase::Active);
-            tracked.restored = true;
             tracked.promised = None;
             tracked.refused_at = None;
-            match now.remove(id) {
-                Some(row) => {
-                    self.epochs.insert(*id, row.epoch);
-                    tracked.kept = tracked.kept.filter(|_| row.phase == Phase::Active);
-                    tracked.row = row;
-                }
-                None => {
-                    tracked.kept = None;
-                    self.epochs.remove(id);
-                    tracked.gone = true;
-                    tracked.row.phase = Phase::Revoked;
-                    tracked.beyond = Some(("lost with its row", elapsed));
-                }
+            if let Some(row) = now.remove(id) {
+                self.epochs.insert(*id, row.epoch);
+                tracked.kept = tracked.kept.filter(|_| row.phase == Phase::Active);
+                tracked.row = row;
+                tracked.copied = Copied::Back;
+            } else {
+                tracked.kept = None;
+                self.epochs.remove(id);
+                tracked.copied = Copied::Gone;
+                tracked.row.phase = Phase::Revoked;
+                tracked.beyond = Some(("lost with its row", elapsed));
             }
         }
         self.tasks.retain(|id, _| tasks.iter().any(|(there, _)| there == id));
@@ -361,8 +367,7 @@ impl Tracked {
             created: 0,
             beyond: None,
             bad: false,
-            gone: false,
-            restored: false,
+            copied: Copied::Never,
             kept: None,
             own_trouble: Duration::ZERO,
             activated: false,

@@ -6,7 +6,7 @@ use dayfly_lease::{Lease, State, StoreError, Write, Written};
 
 use crate::{
     coverage::Moment,
-    model::{Model, Phase, Row, Tracked},
+    model::{Copied, Model, Phase, Row, Tracked},
     plan::Style,
     world::World,
 };
@@ -91,12 +91,15 @@ pub fn written(world: &World, write: &Write, written: &Result<Written, StoreErro
 /// Only whoever claimed it last says what became of it (I9).
 fn fenced(world: &World, write: &Write, row: &Row) {
     let claimed = (row.id, row.epoch - 1);
-    let says = match write {
-        Write::Bury { leases } => leases.contains(&claimed),
-        Write::Postpone { leases } => leases.iter().any(|one| (one.lease, one.epoch) == claimed),
-        _ => return,
+    let says = |id, epoch| (id, epoch) == claimed;
+    let foreign = if let Write::Bury { leases } = write {
+        !leases.iter().any(|(id, epoch)| says(*id, *epoch))
+    } else if let Write::Postpone { leases } = write {
+        !leases.iter().any(|one| says(one.lease, one.epoch))
+    } else {
+        false
     };
-    if !says {
+    if foreign {
         world.violated(format!("I9: a claim that was not the last decided over {}", row.id));
     }
 }
@@ -225,7 +228,7 @@ pub fn created(world: &World, backend: usize, handle: &str) {
         if tracked.row.phase >= Phase::Revoking {
             world.saw(Moment::CreateAfterCondemned);
         }
-        if tracked.gone {
+        if tracked.copied == Copied::Gone {
             tracked.beyond = Some(("lost with its row", elapsed));
         } else if tracked.created > 1 {
             tracked.beyond = Some(("created twice", elapsed));
