@@ -1,4 +1,4 @@
-//! Many seeds on two threads.
+//! Many seeds on all cores.
 //!
 //! Invariant: which seeds are run does not depend on how the threads are scheduled.
 
@@ -20,9 +20,6 @@ use crate::{
 
 /// One seed in so many is run twice, and must be the same both times.
 const TWICE_EVERY: u64 = 100;
-
-/// Threads.
-const WORKERS: usize = 2;
 
 /// What many runs came to.
 #[derive(Debug, Default)]
@@ -56,13 +53,17 @@ pub fn seeds(from: u64, count: u64, stores: &[StoreKind]) -> Summary {
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..WORKERS {
+        for _ in 0..workers() {
             scope.spawn(work);
         }
     });
     let mut summary = summary.into_inner().unwrap_or_default();
     summary.violations.sort_by_key(|(seed, store, _)| (*seed, store.as_str()));
     summary
+}
+
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Runs a seed; some twice.
@@ -104,7 +105,7 @@ pub fn planted(within: u64) -> Vec<Found> {
         }
     };
     std::thread::scope(|scope| {
-        for _ in 0..WORKERS {
+        for _ in 0..workers() {
             scope.spawn(work);
         }
     });

@@ -31,6 +31,8 @@ pub(crate) enum Mood {
     Refuses,
     /// Accepts and never answers.
     Hangs,
+    /// Hangs when it is to end something.
+    NeverRevokes,
     /// Cannot be reached.
     Down,
 }
@@ -123,13 +125,16 @@ impl Backend for Fake {
         match self.mood() {
             Mood::Refuses => Err(Error::new(ErrorKind::Denied, "no")),
             Mood::Down => Err(down()),
-            Mood::Works | Mood::LosesTheReply | Mood::Hangs => Ok(()),
+            Mood::Works | Mood::LosesTheReply | Mood::Hangs | Mood::NeverRevokes => Ok(()),
         }
     }
 
     async fn revoke(&self, doomed: &[Doomed]) -> Vec<Revocation> {
         if self.mood() == Mood::Down {
             return doomed.iter().map(|_| Revocation::Failed(down())).collect();
+        }
+        if self.mood() == Mood::NeverRevokes {
+            std::future::pending::<()>().await;
         }
         let poisoned = self.poisoned.lock().unwrap().clone();
         let mut live = self.live.lock().unwrap();
@@ -206,24 +211,15 @@ impl Rig {
         let chain = Chain::empty(replica, Signer::from_seed(&[7; 32]).unwrap());
         let store = Arc::new(MemoryStore::new(Arc::new(SystemClock), chain));
         let backend = Fake::new(mint_takes);
-        let settings = Settings {
-            mint_within: Duration::from_millis(400),
-            settle_guarded: Duration::from_millis(200),
-            backoff_first: Duration::from_millis(20),
-            revoke_within: Duration::from_millis(300),
-            sweep_every: Duration::from_millis(40),
-            sweep_grace: Duration::from_millis(60),
-            ..Settings::default()
-        };
-        let engine = Engine::new(
-            Arc::clone(&store) as Arc<dyn Store>,
-            BTreeMap::from([("fake".to_owned(), Arc::clone(&backend) as Arc<dyn Backend>)]),
-            Arc::new(SystemClock),
-            entropy,
-            replica,
-            settings,
-        );
+        let engine = engine(&store, &backend, replica);
         Self { engine, store, backend }
+    }
+
+    /// The same store and backend after a restart: an idle engine that knows nothing.
+    pub(crate) fn restarted(&self) -> Self {
+        let (store, backend) = (Arc::clone(&self.store), Arc::clone(&self.backend));
+        let replica = ReplicaId::new(Timestamp::from_seconds(2), &SystemEntropy::new());
+        Self { engine: engine(&store, &backend, replica), store, backend }
     }
 
     pub(crate) async fn task(&self) -> TaskId {
@@ -269,4 +265,24 @@ impl Rig {
         }
         panic!("not verified dead: {:?}", self.store.leases().await);
     }
+}
+
+fn engine(store: &Arc<MemoryStore>, backend: &Arc<Fake>, replica: ReplicaId) -> Arc<Engine> {
+    let settings = Settings {
+        mint_within: Duration::from_millis(400),
+        settle_guarded: Duration::from_millis(200),
+        backoff_first: Duration::from_millis(20),
+        revoke_within: Duration::from_millis(300),
+        sweep_every: Duration::from_millis(40),
+        sweep_grace: Duration::from_millis(60),
+        ..Settings::default()
+    };
+    Engine::new(
+        Arc::clone(store) as Arc<dyn Store>,
+        BTreeMap::from([("fake".to_owned(), Arc::clone(backend) as Arc<dyn Backend>)]),
+        Arc::new(SystemClock),
+        Arc::new(SystemEntropy::new()),
+        replica,
+        settings,
+    )
 }

@@ -12,7 +12,7 @@ mod sweep;
 
 use std::{sync::Arc, time::Duration};
 
-use dayfly_lease::{Cause, MintError, State, Store, TaskEnd};
+use dayfly_lease::{Cause, MintError, State, Store, TaskEnd, Write};
 
 use fake::{Mood, Rig};
 
@@ -152,4 +152,26 @@ async fn a_renewal_that_the_backend_refuses_changes_nothing() {
     assert!(renewal.lease.expires_at > before.expires_at && !renewal.truncated);
     let renewal = rig.engine.renew(before.id, MINUTE * 9, "ci|repo").await.unwrap();
     assert!(renewal.truncated, "a task's deadline caps a renewal, and the answer says so");
+}
+
+/// A create comes back when its lease is given up already, and the backend hangs when it is
+/// taken back at once. That may not keep the mint's place.
+#[tokio::test]
+async fn a_last_resort_that_hangs_keeps_no_place() {
+    let rig = Rig::new(Duration::from_millis(200));
+    let task = rig.task().await;
+    let engine = Arc::clone(&rig.engine);
+    let order = rig.order(task, MINUTE);
+    let minting = dayfly_lease::spawn(async move { engine.mint(order).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    rig.backend.set(Mood::NeverRevokes);
+    let [lease] = rig.store.leases().await.try_into().unwrap();
+    let (cause, actor, reason) = (Cause::Requested, "people|ada".to_owned(), None);
+    rig.store.write(Write::Condemn { lease: lease.id, cause, actor, reason }).await.unwrap();
+    for person in ["people|ada", "people|bob"] {
+        let (actor, reason) = (person.to_owned(), "given up".to_owned());
+        rig.store.write(Write::Abandon { lease: lease.id, actor, reason }).await.unwrap();
+    }
+    let refused = tokio::time::timeout(Duration::from_secs(3), minting).await;
+    assert!(refused.expect("the mint ended").unwrap().is_err());
 }

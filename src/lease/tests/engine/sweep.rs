@@ -185,3 +185,50 @@ async fn a_marker_that_others_moved_on_suspends_nothing() {
     }
     assert_eq!(rig.store.standing().await.unwrap().suspended, None);
 }
+
+/// After a restart on an old copy of the store, what was renewed since looks due.
+#[tokio::test]
+async fn time_ends_nothing_before_the_marker_was_read() {
+    let rig = Rig::idle(Duration::ZERO);
+    let task = rig.task().await;
+    let ttl = Duration::from_millis(100);
+    let minted = rig.engine.mint(rig.order(task, ttl)).await.unwrap();
+    let lease = minted.lease.id;
+    minted.delivery.handed_over();
+    let installation = rig.store.installation().await.unwrap();
+    *rig.backend.marker.lock().unwrap() = Some(Marker { installation, turn: 1_000_000 });
+    *rig.backend.marker_takes.lock().unwrap() = Duration::from_millis(300);
+    tokio::time::sleep(ttl * 2).await;
+    let rig = rig.restarted();
+    rig.start();
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let row = rig.store.lease(lease).await.unwrap().unwrap();
+        assert!(matches!(row.state, State::Active { .. }), "{row:?}");
+        assert_eq!(rig.backend.live(), 1);
+    }
+    assert!(rig.store.standing().await.unwrap().suspended.is_some());
+}
+
+/// What two people gave up is known to be there: it is no difference that a recovery would
+/// have to mend, and it stays the sweep's.
+#[tokio::test]
+async fn a_recovery_leaves_out_what_two_people_gave_up() {
+    let rig = Rig::idle(Duration::ZERO);
+    let task = rig.task().await;
+    let minted = rig.engine.mint(rig.order(task, MINUTE)).await.unwrap();
+    let (lease, handle) = (minted.lease.id, minted.lease.handle.clone());
+    rig.backend.poisoned.lock().unwrap().insert(handle.clone());
+    minted.delivery.handed_over();
+    rig.engine.complete(task, TaskEnd::Completed, "x", Duration::ZERO).await.unwrap();
+    for person in ["people|ada", "people|bob"] {
+        let (actor, reason) = (person.to_owned(), "it owns what nobody may drop".to_owned());
+        rig.store.write(Write::Abandon { lease, actor, reason }).await.unwrap();
+    }
+    let survey = rig.engine.survey("fake").await.unwrap();
+    assert_eq!(survey.abandoned, [handle.clone()]);
+    assert!(survey.is_clean() && survey.dead.is_empty(), "{survey:?}");
+    rig.backend.poisoned.lock().unwrap().clear();
+    rig.start();
+    rig.gone(&handle).await;
+}
