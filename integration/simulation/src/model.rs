@@ -162,10 +162,10 @@ impl Model {
     fn first(&self, row: &Row, now: i64) -> Result<(), String> {
         let id = row.id;
         if row.phase != Phase::Pending || row.epoch != 0 {
-            return Err(format!("I7: {id} begins as {:?} with epoch {}", row.phase, row.epoch));
+            return Err(format!("{id} begins as {:?} with epoch {}", row.phase, row.epoch));
         }
         if row.expires_at > row.max_expires_at || row.expires_at <= row.issued_at {
-            return Err(format!("I10: {id} has no life between {} and its end", row.issued_at));
+            return Err(format!("{id} has no life between {} and its end", row.issued_at));
         }
         self.open(row, now, "intended")
     }
@@ -181,7 +181,7 @@ impl Model {
                 | (Phase::Revoking, Phase::Revoking | Phase::Revoked | Phase::Abandoned)
         );
         if !goes {
-            return Err(format!("I10: {id} went from {:?} to {:?}", was.phase, row.phase));
+            return Err(format!("{id} went from {:?} to {:?}", was.phase, row.phase));
         }
         if was.cause.is_some() && was.cause != row.cause {
             return Err(format!("{id} died of {:?} and then of {:?}", was.cause, row.cause));
@@ -249,7 +249,7 @@ impl Model {
                 && self.keys.get(id) == Some(key)
         };
         match self.leases.iter().find(|(id, tracked)| same((id, tracked))) {
-            Some((other, _)) => Err(format!("I12: {other} and {lease} live under one key")),
+            Some((other, _)) => Err(format!("once per key: {other} and {lease} live under one key")),
             None => Ok(()),
         }
     }
@@ -301,7 +301,7 @@ impl Model {
                 if tracked.copied == Copied::Gone {
                     continue;
                 }
-                return Err(format!("I11: the row of {id} is gone"));
+                return Err(format!("I1: the row of {id} is gone"));
             };
             if tracked.row.phase == Phase::Active && row.phase == Phase::Pending {
                 lost += 1;

@@ -77,7 +77,7 @@ fn must_be_swept(world: &World, tracked: &Tracked) {
     let bound = turns + VISIBLE_MAX * 2 + Duration::from_mins(1) + slow(world);
     let waited = world.elapsed().saturating_sub(since).min(world.calm(tracked.row.backend));
     if waited > bound {
-        world.violated(format!("L5: {id} was {why}, and is not swept after {bound:?}"));
+        world.violated(format!("sweep: {id} was {why}, and is not swept after {bound:?}"));
     }
 }
 
@@ -135,7 +135,7 @@ fn on_time(world: &World, tracked: &Tracked, now: i64) {
     let settled = row.due().max(row.settle_at.unwrap_or(i64::MIN));
     if late(settled) > bound {
         let late = late(settled).as_secs();
-        world.violated(format!("L1: {} is owed since {late} s, bound {bound:?}: {row:?}", row.id));
+        world.violated(format!("I7: {} is owed since {late} s, bound {bound:?}: {row:?}", row.id));
     }
 }
 
@@ -188,7 +188,7 @@ pub fn at_the_end(world: &World) {
         let in_flight = world.in_flight();
         drop(model);
         world.violated(format!(
-            "L1: not quiet at the end: {} leases owed, {tasks} tasks open, {in_flight} messages: {owed:?}",
+            "I7: not quiet at the end: {} leases owed, {tasks} tasks open, {in_flight} messages: {owed:?}",
             owed.len()
         ));
     }
@@ -197,7 +197,7 @@ pub fn at_the_end(world: &World) {
         let mut verifier = ChainVerifier::new(chain, truth.public_key(), Vec::new());
         for record in &records {
             if let Err(fault) = verifier.record(record) {
-                world.violated(format!("I16: {fault}"));
+                world.violated(format!("audit: {fault}"));
                 break;
             }
         }
