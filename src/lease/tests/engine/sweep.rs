@@ -226,7 +226,7 @@ async fn a_recovery_leaves_out_what_two_people_gave_up() {
         rig.store.write(Write::Abandon { lease, actor, reason }).await.unwrap();
     }
     let survey = rig.engine.survey("fake").await.unwrap();
-    assert_eq!(survey.abandoned, [handle.clone()]);
+    assert_eq!(survey.abandoned, std::slice::from_ref(&handle));
     assert!(survey.is_clean() && survey.dead.is_empty(), "{survey:?}");
     rig.backend.poisoned.lock().unwrap().clear();
     rig.start();
