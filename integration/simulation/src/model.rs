@@ -249,7 +249,9 @@ impl Model {
                 && self.keys.get(id) == Some(key)
         };
         match self.leases.iter().find(|(id, tracked)| same((id, tracked))) {
-            Some((other, _)) => Err(format!("once per key: {other} and {lease} live under one key")),
+            Some((other, _)) => {
+                Err(format!("once per key: {other} and {lease} live under one key"))
+            }
             None => Ok(()),
         }
     }

@@ -19,6 +19,8 @@ mod openapi;
 #[cfg(test)]
 mod recovery;
 #[cfg(test)]
+mod redis;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod routes;

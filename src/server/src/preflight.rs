@@ -40,6 +40,7 @@ pub fn backends(
                 Ok(backend)
             }
             BackendKind::Postgres => postgres(config),
+            BackendKind::Redis => redis(config),
         };
         match built {
             Ok(backend) => {
@@ -77,6 +78,24 @@ fn postgres(config: &BackendConfig) -> Result<Arc<dyn Backend>, Vec<Fault>> {
 #[cfg(not(feature = "postgres"))]
 fn postgres(config: &BackendConfig) -> Result<Arc<dyn Backend>, Vec<Fault>> {
     Err(vec![config.fault("kind", "this program was built without the postgres backend")])
+}
+
+#[cfg(feature = "redis")]
+fn redis(config: &BackendConfig) -> Result<Arc<dyn Backend>, Vec<Fault>> {
+    use dayfly_backend_redis::{RedisBackend, RedisConfig};
+
+    let mut settings: RedisConfig = config.settings()?;
+    settings.password.clone_from(&config.password);
+    config.prefix.as_str().clone_into(&mut settings.prefix);
+    match RedisBackend::new(&settings) {
+        Ok(backend) => Ok(Arc::new(backend)),
+        Err(error) => Err(vec![config.fault("", chain(&error))]),
+    }
+}
+
+#[cfg(not(feature = "redis"))]
+fn redis(config: &BackendConfig) -> Result<Arc<dyn Backend>, Vec<Fault>> {
+    Err(vec![config.fault("kind", "this program was built without the redis backend")])
 }
 
 /// Has each role's template checked by its backend.

@@ -35,6 +35,8 @@ pub enum BackendKind {
     ApiKey,
     /// Users of a PostgreSQL server.
     Postgres,
+    /// ACL users of Redis or Valkey nodes.
+    Redis,
 }
 
 impl BackendKind {
@@ -43,6 +45,7 @@ impl BackendKind {
         match self {
             Self::ApiKey => "api-key",
             Self::Postgres => "postgres",
+            Self::Redis => "redis",
         }
     }
 }
@@ -65,12 +68,13 @@ impl BackendConfig {
 }
 
 pub(super) fn read(section: &Section<'_>) -> Option<BackendConfig> {
-    let kinds = [BackendKind::ApiKey, BackendKind::Postgres].map(|kind| (kind.as_str(), kind));
+    let kinds = [BackendKind::ApiKey, BackendKind::Postgres, BackendKind::Redis];
+    let kinds = kinds.map(|kind| (kind.as_str(), kind));
     let name = section.required("name", name);
     let kind = section.required("kind", one_of(&kinds));
     let prefix = section.required("prefix", prefix);
     let password = match kind {
-        Some(BackendKind::Postgres) => section.secret("password"),
+        Some(BackendKind::Postgres | BackendKind::Redis) => section.secret("password"),
         Some(BackendKind::ApiKey) | None => None,
     };
     let mut settings = section.rest();

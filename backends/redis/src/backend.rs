@@ -1,0 +1,163 @@
+//! The backend: the trait's methods, each a message or a few to every node.
+//!
+//! Invariant: whatever is minted here has a name that begins with the prefix, and nothing else
+//! is ever listed, changed or deleted.
+
+use std::{collections::BTreeSet, fmt, time::Duration};
+
+use async_trait::async_trait;
+use dayfly_backend_sdk::{
+    Backend, CanaryReport, Capabilities, Credential, Doomed, Error, ErrorKind, Expiry, Handle,
+    HandlePrefix, Listed, Listing, Liveness, Marker, MintRequest, RenewRequest, Revocation,
+    Template,
+};
+use ring::rand::SystemRandom;
+use serde_json::Value;
+
+use crate::{
+    canary,
+    config::{ConfigError, RedisConfig},
+    connection::Node,
+    credential::{Address, random_password},
+    error::Failure,
+    marker,
+    mint::{self, Order},
+    revoke,
+    rules::{Recipe, RedisTemplate},
+};
+
+/// ACL users with a lifetime, on all of a set of nodes.
+pub struct RedisBackend {
+    prefix: HandlePrefix,
+    capabilities: Capabilities,
+    nodes: Vec<Node>,
+    address: Address,
+    skew: Duration,
+    random: SystemRandom,
+}
+
+impl RedisBackend {
+    /// Checks the configuration. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`].
+    pub fn new(config: &RedisConfig) -> Result<Self, Error> {
+        let (prefix, places) = config.check()?;
+        let nodes =
+            places.iter().map(|place| Node::new(config, place)).collect::<Result<Vec<_>, _>>()?;
+        let first = places.first().ok_or(ConfigError::Nodes(0))?;
+        let skew = Duration::from_millis(u64::from(config.clock_skew_ms_max));
+        let capabilities = Capabilities {
+            kind: "redis",
+            expiry: Expiry::None,
+            revoke: true,
+            session_kill: true,
+            verify: true,
+            list: true,
+            renew: true,
+            // Where the guard is a key, and a key is at one node.
+            deadline_guard: nodes.len() == 1,
+            // The guard ends a mint one skew early.
+            ttl_min: skew + Duration::from_secs(1),
+            handle_len_max: 63,
+        };
+        let address = Address::of(config, first);
+        Ok(Self { prefix, capabilities, nodes, address, skew, random: SystemRandom::new() })
+    }
+
+    pub(crate) fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Users of ours at any node, in order.
+    async fn ours(&self) -> Result<BTreeSet<Handle>, Failure> {
+        let mut ours = BTreeSet::new();
+        let mut message = redis::pipe();
+        message.cmd("ACL").arg("USERS");
+        for node in &self.nodes {
+            let (users,): (Vec<String>,) = node.open().await?.ask(&message).await?;
+            // Exactly the shape of our handles: somebody's user that happens to begin like them
+            // must not be swept away.
+            let handles = users.into_iter().filter(|name| self.prefix.lease_of(name).is_some());
+            ours.extend(handles.filter_map(|name| Handle::parse(name).ok()));
+        }
+        Ok(ours)
+    }
+}
+
+impl fmt::Debug for RedisBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisBackend")
+            .field("prefix", &self.prefix)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Backend for RedisBackend {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn prefix(&self) -> &HandlePrefix {
+        &self.prefix
+    }
+
+    fn template(&self, raw: &Value) -> Result<Template, Error> {
+        Ok(RedisTemplate::parse(raw)?.sealed().map_err(ConfigError::Rule)?)
+    }
+
+    async fn mint(&self, request: &MintRequest<'_>) -> Result<Credential, Error> {
+        let recipe: &Recipe = request.template.inner()?;
+        let (password, hash) = random_password(&self.random)?;
+        let order = Order { request, recipe, hash: &hash, skew: self.skew };
+        let created = mint::create(&self.nodes, &order).await;
+        created.map_err(|failure| failure.into_error("the user could not be created"))?;
+        Ok(self.address.credential(request.handle, password, recipe.database))
+    }
+
+    /// There is no expiry to move: only that it is still there is looked at.
+    async fn renew(&self, request: &RenewRequest<'_>) -> Result<(), Error> {
+        let failed = |failure: Failure| failure.into_error("the user could not be looked for");
+        for node in &self.nodes {
+            let mut open = node.open().await.map_err(failed)?;
+            if !mint::exists(&mut open, request.handle).await.map_err(failed)? {
+                let message = format!("the user is not there at {}", node.name);
+                return Err(Error::new(ErrorKind::NotFound, message));
+            }
+        }
+        Ok(())
+    }
+
+    async fn revoke(&self, doomed: &[Doomed]) -> Vec<Revocation> {
+        revoke::revoke(&self.nodes, doomed).await
+    }
+
+    async fn verify(&self, doomed: &[Doomed]) -> Result<Vec<Liveness>, Error> {
+        let verified = revoke::verify(&self.nodes, doomed).await;
+        verified.map_err(|failure| failure.into_error("the users could not be looked for"))
+    }
+
+    async fn list(&self, after: Option<&Handle>, limit: u32) -> Result<Listing, Error> {
+        let ours = self.ours().await;
+        let ours = ours.map_err(|failure| failure.into_error("the users could not be listed"))?;
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut rest = ours.into_iter().filter(|handle| after.is_none_or(|after| handle > after));
+        let listed = |handle| Listed { handle, expires_at: None };
+        let credentials = rest.by_ref().take(limit).map(listed).collect();
+        Ok(Listing { credentials, more: rest.next().is_some() })
+    }
+
+    async fn marker(&self) -> Result<Option<Marker>, Error> {
+        marker::read(&self.nodes, &self.prefix).await
+    }
+
+    async fn mark(&self, marker: &Marker) -> Result<(), Error> {
+        marker::write(&self.nodes, &self.prefix, marker).await
+    }
+
+    async fn canary(&self, handle: &Handle, template: &Template) -> CanaryReport {
+        canary::run(self, handle, template).await
+    }
+}

@@ -1,0 +1,106 @@
+//! A throwaway node: TCP on loopback, users in an ACL file, gone on drop.
+
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+pub(crate) const ADMIN_PASSWORD: &str = "correct horse";
+
+/// Dayfly's user as the README asks for it, the tests' own, and one that lacks a right.
+const USERS: &str = "user default off\n\
+    user root on >root ~* &* +@all\n\
+    user dayfly on >DAYFLY ~df_* resetchannels -@all +acl|setuser +acl|deluser +acl|getuser \
+    +acl|users +acl|save +client|list +set +exists +watch +multi +exec +del +time \
+    +select +ping\n\
+    user bare on >DAYFLY ~df_* resetchannels -@all +acl|getuser +set +exists +watch +multi +exec\n";
+
+pub(crate) struct Node {
+    directory: TempDir,
+    pub(crate) port: u16,
+    more: Vec<String>,
+    child: Option<Child>,
+}
+
+impl Node {
+    pub(crate) fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// A node with more of a configuration.
+    pub(crate) fn with(more: &[&str]) -> Self {
+        let directory = tempfile::Builder::new().prefix("dfrd").tempdir_in("/tmp").unwrap();
+        let users = USERS.replace("DAYFLY", &ADMIN_PASSWORD.replace(' ', "-"));
+        fs::write(directory.path().join("users.acl"), users).unwrap();
+        let more = more.iter().map(|&word| word.to_owned()).collect();
+        let mut node = Self { directory, port: free_port(), more, child: None };
+        node.resume();
+        node
+    }
+
+    /// Starts it on what it has on its disk.
+    pub(crate) fn resume(&mut self) {
+        let mut command = Command::new("redis-server");
+        let port = self.port.to_string();
+        command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--loglevel", "debug"]);
+        command.arg("--dir").arg(self.directory.path()).args(["--logfile", "log"]);
+        if !self.more.iter().any(|word| word == "no-aclfile") {
+            command.arg("--aclfile").arg(self.path("users.acl"));
+        }
+        command.args(self.more.iter().filter(|word| *word != "no-aclfile"));
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        self.child = Some(command.spawn().expect("redis-server is installed"));
+        for _ in 0..500 {
+            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the node does not listen: {}", self.log());
+    }
+
+    /// Kills it on the spot.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// `host:port`.
+    pub(crate) fn place(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Asks as the tests' own user, which may everything.
+    pub(crate) async fn root<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let url = format!("redis://root:root@{}/", self.place());
+        let client = redis::Client::open(url).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let (first, rest) = words.split_first().unwrap();
+        redis::cmd(first).arg(rest).query_async(&mut connection).await.unwrap()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
