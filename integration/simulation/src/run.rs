@@ -85,6 +85,9 @@ mod panics {
 }
 
 async fn live(seed: u64, store: StoreKind, planted: Option<Planted>, told: bool) -> Arc<World> {
+    // Timers fire at whole milliseconds of the runtime's own beginning; the run begins at one,
+    // or how long the process took to get here would show in every time.
+    tokio::time::sleep(Duration::from_millis(1)).await;
     let dice = Dice::new(seed);
     let plan = Plan::draw(seed, store, &dice);
     let world = Arc::new(World::new(plan, dice, planted, told));

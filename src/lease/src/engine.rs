@@ -3,6 +3,7 @@
 //! Invariant: no backend is called for a lease whose intent is not durable, and no lease
 //! leaves the engine's care before its credential is verified dead.
 
+mod bell;
 mod breaker;
 mod complete;
 mod mint;
@@ -29,6 +30,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{Clock, Entropy, ReplicaId, Store, Write, failpoint};
 
+use bell::Bell;
 use breaker::{Breaker, Pass};
 use sweep::Tally;
 
@@ -90,7 +92,7 @@ impl Default for Settings {
 pub struct Line {
     name: String,
     backend: Arc<dyn Backend>,
-    wake: watch::Sender<u64>,
+    wake: Bell,
     mints: Semaphore,
     breaker: Breaker,
     owner: watch::Sender<Owner>,
@@ -119,7 +121,7 @@ impl Line {
     }
 
     fn wake(&self) {
-        self.wake.send_modify(|count| *count = count.wrapping_add(1));
+        self.wake.ring();
     }
 }
 
@@ -132,7 +134,7 @@ pub struct Engine {
     entropy: Arc<dyn Entropy>,
     replica: ReplicaId,
     settings: Settings,
-    deaths: watch::Sender<u64>,
+    deaths: Bell,
     /// The store's clock as last seen, and how long the process had been running then.
     seen: Mutex<Option<(Timestamp, Duration)>>,
     shutdown: watch::Sender<bool>,
@@ -155,7 +157,7 @@ impl Engine {
         let line = |name: &str, backend| Line {
             name: name.to_owned(),
             backend: failpoint::around_backend(backend),
-            wake: watch::Sender::new(0),
+            wake: Bell::default(),
             mints: Semaphore::new(settings.mints_per_backend),
             breaker: Breaker::new(),
             owner: watch::Sender::new(Owner::Unknown),
@@ -170,7 +172,7 @@ impl Engine {
             entropy,
             replica,
             settings,
-            deaths: watch::Sender::new(0),
+            deaths: Bell::default(),
             seen: Mutex::new(None),
             shutdown: watch::Sender::new(false),
             detached: TaskTracker::new(),

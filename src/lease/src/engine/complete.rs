@@ -45,7 +45,7 @@ impl Engine {
         for backend in &closed.backends {
             self.wake(backend);
         }
-        let mut deaths = self.deaths.subscribe();
+        let mut deaths = self.deaths.count();
         let until = self.clock.now().plus(wait);
         loop {
             let mut counts = self.store.counts(task).await?;
@@ -68,7 +68,7 @@ impl Engine {
         reason: Option<String>,
         wait: Duration,
     ) -> Result<Lease, StoreError> {
-        let mut deaths = self.deaths.subscribe();
+        let mut deaths = self.deaths.count();
         let write = Write::Condemn { lease, cause, actor: actor.to_owned(), reason };
         let Written::Lease(mut row) = self.store.write(write).await? else {
             return Err(Refusal::LeaseUnknown.into());
@@ -82,11 +82,7 @@ impl Engine {
     }
 
     /// Waits for any death, or a little; false once `until` has passed.
-    async fn wait_for_death(
-        &self,
-        deaths: &mut tokio::sync::watch::Receiver<u64>,
-        until: dayfly_backend_sdk::Timestamp,
-    ) -> bool {
+    async fn wait_for_death(&self, deaths: &mut u64, until: dayfly_backend_sdk::Timestamp) -> bool {
         let left = until.since(self.clock.now());
         if left.is_zero() {
             return false;
@@ -94,7 +90,7 @@ impl Engine {
         // In order, because a simulated run must take the same turn each time.
         tokio::select! {
             biased;
-            _ = deaths.changed() => {}
+            () = self.deaths.since(deaths) => {}
             () = self.clock.sleep(left.min(LOOK_AGAIN)) => {}
         }
         true

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use dayfly_backend_sdk::{Doomed, ErrorKind, Liveness, Retry, Revocation};
 use tokio::sync::watch;
 
-use super::{Engine, Line, Pass, SweepError, breaker::Probe, mint::timeout};
+use super::{Engine, Line, Pass, SweepError, bell::Bell, breaker::Probe, mint::timeout};
 use crate::{
     Closed, Lease, LeaseId, Owed, StoreError, Write, Written, failpoint,
     planted::{self, Bug},
@@ -67,10 +67,9 @@ impl Engine {
 
     async fn reap_for_ever(self: Arc<Self>, backend: String) {
         let Some(line) = self.lines.get(&backend) else { return };
-        let mut wake = line.wake.subscribe();
         let mut shutdown = self.shutdown.subscribe();
         while !*shutdown.borrow() {
-            wake.borrow_and_update();
+            let woken = line.wake.count();
             match self.reap(&backend).await {
                 Ok(0) => {
                     let next = self.store.next_due(&backend).await;
@@ -81,10 +80,10 @@ impl Engine {
                         Some(wait) => Ok(Some(wait)),
                         None => next,
                     };
-                    self.pause(next, &mut wake, &mut shutdown).await;
+                    self.pause(next, (&line.wake, woken), &mut shutdown).await;
                 }
                 Ok(_) => {}
-                Err(error) => self.pause(Err(error), &mut wake, &mut shutdown).await,
+                Err(error) => self.pause(Err(error), (&line.wake, woken), &mut shutdown).await,
             }
         }
     }
@@ -262,7 +261,7 @@ impl Engine {
         // The dead first: whoever waits for them need not wait for the others' sake.
         if !dead.is_empty() {
             self.store.write(Write::Bury { leases: dead }).await?;
-            self.deaths.send_modify(|count| *count = count.wrapping_add(1));
+            self.deaths.ring();
         }
         if !owed.is_empty() {
             self.store.write(Write::Postpone { leases: owed }).await?;
@@ -285,15 +284,15 @@ impl Engine {
 
     async fn end_tasks_for_ever(self: Arc<Self>) {
         let mut shutdown = self.shutdown.subscribe();
-        let (_never, mut wake) = watch::channel(0_u64);
+        let never = Bell::default();
         while !*shutdown.borrow() {
             match self.end_due_tasks().await {
                 Ok(0) => {
                     let next = self.store.next_task_due().await;
-                    self.pause(next, &mut wake, &mut shutdown).await;
+                    self.pause(next, (&never, 0), &mut shutdown).await;
                 }
                 Ok(_) => {}
-                Err(error) => self.pause(Err(error), &mut wake, &mut shutdown).await,
+                Err(error) => self.pause(Err(error), (&never, 0), &mut shutdown).await,
             }
         }
     }
@@ -316,7 +315,7 @@ impl Engine {
     async fn pause(
         &self,
         next: Result<Option<Duration>, StoreError>,
-        wake: &mut watch::Receiver<u64>,
+        (wake, mut woken): (&Bell, u64),
         shutdown: &mut watch::Receiver<bool>,
     ) {
         // Something is due and nothing could be done: another replica has it in hand, or it
@@ -335,7 +334,7 @@ impl Engine {
         tokio::select! {
             biased;
             _ = shutdown.changed() => {}
-            Ok(()) = wake.changed() => {}
+            () = wake.since(&mut woken) => {}
             () = self.clock.sleep(sleep) => {}
         }
     }

@@ -146,12 +146,13 @@ impl Engine {
         if line.breaker.is_open() {
             return Ok(Sweep::default());
         }
+        // Before the first turn is taken: a store that is one turn behind its marker is told by
+        // it, and after the turn the two would be the same.
+        self.own(line).await?;
         // Half of it, since replicas' waits differ and none shall miss its turn by a little.
         let every = self.settings.sweep_every / 2;
         let turn = Write::TakeTurn { backend: backend.to_owned(), every };
         let Written::Turn(Some(turn)) = self.store.write(turn).await? else {
-            // Somebody else's turn. Whose prefix it is must be known here too.
-            self.own(line).await?;
             return Ok(Sweep::default());
         };
         self.own_at(line, turn, true).await?;
@@ -300,7 +301,7 @@ impl Engine {
         }
         self.store.write(Write::Note(entry("orphan.revoked"))).await?;
         line.tally.ended.fetch_add(1, Ordering::Relaxed);
-        self.deaths.send_modify(|count| *count = count.wrapping_add(1));
+        self.deaths.ring();
         Ok(true)
     }
 
