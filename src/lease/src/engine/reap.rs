@@ -23,6 +23,9 @@ const TASKS_LIMIT: u32 = 50;
 /// What revoking and verifying one lease came to.
 enum Death {
     Verified,
+    /// The backend ended it, and says that it is still there: it answers, and may be slow to
+    /// believe itself.
+    StillThere,
     Failed(ErrorKind, Retry),
 }
 
@@ -225,7 +228,8 @@ impl Engine {
                 }
                 Some((Revocation::Failed(error), _)) => Death::Failed(error.kind(), error.retry()),
                 Some((Revocation::Gone, Err((kind, retry)))) => Death::Failed(kind, retry),
-                Some((Revocation::Gone, Ok(Liveness::Live))) | None => unknown(),
+                Some((Revocation::Gone, Ok(Liveness::Live))) => Death::StillThere,
+                None => unknown(),
             })
             .collect()
     }
@@ -240,20 +244,23 @@ impl Engine {
         let mut dead: Vec<(LeaseId, i64)> = Vec::new();
         let mut owed = Vec::new();
         for (lease, death) in claimed.iter().zip(deaths) {
-            match death {
-                Death::Verified => dead.push((lease.id, lease.epoch)),
-                Death::Failed(kind, retry) => {
-                    tracing::warn!(lease.id = %lease.id, backend, error.class = kind.as_str(),
-                        attempts = lease.attempts + 1, "lease.revoke.failed");
-                    owed.push(Owed {
-                        lease: lease.id,
-                        epoch: lease.epoch,
-                        after: self.backoff(lease.attempts, retry),
-                        failure: Some(kind.as_str().to_owned()),
-                        counted,
-                    });
+            let (class, retry) = match death {
+                Death::Verified => {
+                    dead.push((lease.id, lease.epoch));
+                    continue;
                 }
-            }
+                Death::StillThere => ("still_there", Retry::Temporary),
+                Death::Failed(kind, retry) => (kind.as_str(), retry),
+            };
+            tracing::warn!(lease.id = %lease.id, backend, error.class = class,
+                attempts = lease.attempts + 1, "lease.revoke.failed");
+            owed.push(Owed {
+                lease: lease.id,
+                epoch: lease.epoch,
+                after: self.backoff(lease.attempts, retry),
+                failure: Some(class.to_owned()),
+                counted,
+            });
         }
         if failpoint::reached("revoke.before_bury").await.is_err() {
             return Ok(());

@@ -14,7 +14,7 @@ use std::{
 
 use dayfly_backend_sdk::{Doomed, ErrorKind, Handle, Liveness, Marker, Plan, Revocation};
 
-use super::{Engine, Line, mint::timeout};
+use super::{Engine, Line, Pass, mint::timeout};
 use crate::{
     LeaseId, StoreError, Write, Written,
     audit::Entry,
@@ -143,19 +143,22 @@ impl Engine {
     /// Sweeps `backend` if it is its turn.
     pub async fn sweep(&self, backend: &str) -> Result<Sweep, SweepError> {
         let Some(line) = self.lines.get(backend) else { return Ok(Sweep::default()) };
-        if line.breaker.is_open() {
+        let pass = line.breaker.ask(self.clock.running());
+        if matches!(pass, Pass::Wait(_)) {
             return Ok(Sweep::default());
         }
-        // Before the first turn is taken: a store that is one turn behind its marker is told by
-        // it, and after the turn the two would be the same.
-        self.own(line).await?;
-        // Half of it, since replicas' waits differ and none shall miss its turn by a little.
-        let every = self.settings.sweep_every / 2;
-        let turn = Write::TakeTurn { backend: backend.to_owned(), every };
-        let Written::Turn(Some(turn)) = self.store.write(turn).await? else {
-            return Ok(Sweep::default());
-        };
-        self.own_at(line, turn, true).await?;
+        let turn = self.take_turn(line).await;
+        if pass == Pass::Probe {
+            // Where nobody mints and nothing is due, the sweep is the only one that asks.
+            match &turn {
+                Err(error) if error.is_silence() => {
+                    line.breaker.failed(self.clock.running(), self.percent());
+                }
+                Err(SweepError::Store(_)) | Ok(None) => line.breaker.not_used(),
+                Err(_) | Ok(Some(_)) => line.breaker.answered(),
+            }
+        }
+        let Some(turn) = turn? else { return Ok(Sweep::default()) };
         if self.store.standing().await?.suspended.is_some() {
             return Err(SweepError::Suspended);
         }
@@ -166,6 +169,19 @@ impl Engine {
         let installation = self.store.installation().await?;
         self.bounded(line.backend.mark(&Marker { installation, turn })).await?;
         Ok(sweep)
+    }
+
+    /// The next turn, if it is time for one, once it is certain whose prefix it is.
+    async fn take_turn(&self, line: &Line) -> Result<Option<u64>, SweepError> {
+        // Before the first turn is taken: a store that is one turn behind its marker is told by
+        // it, and after the turn the two would be the same.
+        self.own(line).await?;
+        // Half of it, since replicas' waits differ and none shall miss its turn by a little.
+        let every = self.settings.sweep_every / 2;
+        let take = Write::TakeTurn { backend: line.name.clone(), every };
+        let Written::Turn(Some(turn)) = self.store.write(take).await? else { return Ok(None) };
+        self.own_at(line, turn, true).await?;
+        Ok(Some(turn))
     }
 
     async fn sweep_listed(&self, backend: &str, line: &Line) -> Result<Sweep, SweepError> {

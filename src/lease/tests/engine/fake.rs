@@ -31,6 +31,8 @@ pub(crate) enum Mood {
     Refuses,
     /// Accepts and never answers.
     Hangs,
+    /// Ends nothing, says that it did, and tells the truth when it is asked.
+    Slow,
     /// Hangs when it is to end something.
     NeverRevokes,
     /// Cannot be reached.
@@ -125,7 +127,9 @@ impl Backend for Fake {
         match self.mood() {
             Mood::Refuses => Err(Error::new(ErrorKind::Denied, "no")),
             Mood::Down => Err(down()),
-            Mood::Works | Mood::LosesTheReply | Mood::Hangs | Mood::NeverRevokes => Ok(()),
+            Mood::Works | Mood::LosesTheReply | Mood::Hangs | Mood::Slow | Mood::NeverRevokes => {
+                Ok(())
+            }
         }
     }
 
@@ -135,6 +139,9 @@ impl Backend for Fake {
         }
         if self.mood() == Mood::NeverRevokes {
             std::future::pending::<()>().await;
+        }
+        if self.mood() == Mood::Slow {
+            return doomed.iter().map(|_| Revocation::Gone).collect();
         }
         let poisoned = self.poisoned.lock().unwrap().clone();
         let mut live = self.live.lock().unwrap();
@@ -160,6 +167,9 @@ impl Backend for Fake {
     }
 
     async fn marker(&self) -> Result<Option<Marker>, Error> {
+        if self.mood() == Mood::Down {
+            return Err(down());
+        }
         let takes = *self.marker_takes.lock().unwrap();
         tokio::time::sleep(takes).await;
         Ok(self.marker.lock().unwrap().clone())
