@@ -28,4 +28,14 @@ pub const ALL: &[Regression] = &[
         store: StoreKind::Sqlite,
         found: "a row that was unreadable when its task was closed lived on when it was mended",
     },
+    Regression {
+        seed: 3547,
+        store: StoreKind::Memory,
+        found: "a store that was one sweep old looked level, and what had been renewed was killed",
+    },
+    Regression {
+        seed: 4878,
+        store: StoreKind::Memory,
+        found: "a provider that was slow to believe a revocation was taken to be down",
+    },
 ];

@@ -189,6 +189,16 @@ async fn a_marker_that_others_moved_on_suspends_nothing() {
 /// After a restart on an old copy of the store, what was renewed since looks due.
 #[tokio::test]
 async fn time_ends_nothing_before_the_marker_was_read() {
+    nothing_ends_on_an_old_copy(1_000_000).await;
+}
+
+/// One sweep behind, which the new process's own turn would hide.
+#[tokio::test]
+async fn time_ends_nothing_on_a_copy_that_is_one_sweep_old() {
+    nothing_ends_on_an_old_copy(1).await;
+}
+
+async fn nothing_ends_on_an_old_copy(behind: u64) {
     let rig = Rig::idle(Duration::ZERO);
     let task = rig.task().await;
     let ttl = Duration::from_millis(100);
@@ -196,7 +206,11 @@ async fn time_ends_nothing_before_the_marker_was_read() {
     let lease = minted.lease.id;
     minted.delivery.handed_over();
     let installation = rig.store.installation().await.unwrap();
-    *rig.backend.marker.lock().unwrap() = Some(Marker { installation, turn: 1_000_000 });
+    let take = Write::TakeTurn { backend: "fake".into(), every: Duration::ZERO };
+    let Written::Turn(Some(turn)) = rig.store.write(take).await.unwrap() else {
+        panic!("it is always time");
+    };
+    *rig.backend.marker.lock().unwrap() = Some(Marker { installation, turn: turn + behind });
     *rig.backend.marker_takes.lock().unwrap() = Duration::from_millis(300);
     tokio::time::sleep(ttl * 2).await;
     let rig = rig.restarted();
