@@ -28,7 +28,9 @@ pub async fn watch(world: Arc<World>) {
 
 /// Looks once.
 pub fn look(world: &World) {
-    if world.is_lost() {
+    // A pause that was asked for before a recovery may come after it, and lasts until somebody
+    // looks again.
+    if world.is_lost() || world.truth().is_suspended() {
         return;
     }
     let now = world.store_now().micros();
