@@ -40,6 +40,9 @@ pub enum BackendKind {
 }
 
 impl BackendKind {
+    /// All of them, in the order in which messages name them.
+    pub const ALL: [Self; 3] = [Self::ApiKey, Self::Postgres, Self::Redis];
+
     /// The kind as it stands in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -68,8 +71,7 @@ impl BackendConfig {
 }
 
 pub(super) fn read(section: &Section<'_>) -> Option<BackendConfig> {
-    let kinds = [BackendKind::ApiKey, BackendKind::Postgres, BackendKind::Redis];
-    let kinds = kinds.map(|kind| (kind.as_str(), kind));
+    let kinds = BackendKind::ALL.map(|kind| (kind.as_str(), kind));
     let name = section.required("name", name);
     let kind = section.required("kind", one_of(&kinds));
     let prefix = section.required("prefix", prefix);
