@@ -22,23 +22,17 @@ mod wire;
 pub use broker::{Broker, BrokerConfig, Store};
 pub use client::{Answer, Client};
 pub use crowd::Crowd;
+pub use dayfly_backend_sdk::testkit::free_port;
 pub use issuer::Issuer;
 pub use postgres::Postgres;
 pub use provider::Provider;
 pub use wire::Wire;
 
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
-
-/// A port that was free a moment ago.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}
 
 /// The repository.
 pub fn root() -> PathBuf {

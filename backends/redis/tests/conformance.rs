@@ -14,7 +14,7 @@ use dayfly_backend_redis::{RedisBackend, RedisConfig};
 use dayfly_backend_sdk::{
     Backend, Credential, Doomed, Error, ErrorKind, Handle, Liveness, MintRequest, Plan, Revocation,
     Secret, Template, Timestamp,
-    testkit::{self, Login, Session, Subject},
+    testkit::{self, Hop, Login, Session, Subject},
 };
 use redis::{RedisResult, aio::MultiplexedConnection};
 use serde_json::{Value, json};
@@ -22,8 +22,6 @@ use uuid::Uuid;
 
 use crate::server::{ADMIN_PASSWORD, Node};
 
-#[path = "conformance/hop.rs"]
-mod hop;
 #[path = "conformance/server.rs"]
 mod server;
 
@@ -307,13 +305,13 @@ async fn nobody_lifts_himself_up() {
 #[tokio::test]
 async fn a_create_that_comes_late_creates_nothing() {
     let service = Service::start();
-    let hop = hop::Hop::before(&service.node().place(), b"EXEC", Duration::from_millis(1_500));
+    let hop = Hop::before(&service.node().place(), b"EXEC", Duration::from_millis(1_500));
     let backend = RedisBackend::new(&config(&[hop.place()], "dayfly")).unwrap();
     let template = backend.template(&usual()).unwrap();
     let handle = backend.handle(Uuid::from_u128(1)).unwrap();
     let error = mint(&backend, &handle, &template, Duration::from_secs(1)).await.unwrap_err();
     assert!(chain(&error).contains("deadline has passed"), "{}", chain(&error));
-    assert!(hop.held(), "else this proves nothing");
+    assert!(hop.met(), "else this proves nothing");
     let doomed = Doomed { handle, plan: Plan::default() };
     assert_eq!(service.backend.verify(&[doomed]).await.unwrap(), [Liveness::Gone]);
 }
@@ -349,7 +347,7 @@ async fn what_is_wrong_with_the_way_is_said() {
     let error = failure(&config(&[node.place()], "bare")).await;
     assert_eq!(error.kind(), ErrorKind::Denied);
     assert!(chain(&error).contains("acl|setuser"), "{}", chain(&error));
-    let nobody = format!("127.0.0.1:{}", server::free_port());
+    let nobody = format!("127.0.0.1:{}", testkit::free_port());
     let error = failure(&config(std::slice::from_ref(&nobody), "dayfly")).await;
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(chain(&error).contains(&nobody), "{}", chain(&error));

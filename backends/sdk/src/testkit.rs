@@ -18,7 +18,33 @@ use crate::{
     RenewRequest, Revocation, Template, Timestamp,
 };
 
+mod hop;
+mod port;
 mod steps;
+
+pub use hop::Hop;
+pub use port::free_port;
+
+/// How long [`eventually`] waits.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `done` gives something.
+///
+/// # Panics
+/// When it does not within twenty seconds.
+#[expect(clippy::panic, reason = "a test says by panicking what does not hold")]
+pub async fn eventually<T>(what: &str, done: impl AsyncFn() -> Option<T>) -> T {
+    let mut waited = Duration::ZERO;
+    let step = Duration::from_millis(20);
+    while waited < PATIENCE {
+        if let Some(value) = done().await {
+            return value;
+        }
+        tokio::time::sleep(step).await;
+        waited += step;
+    }
+    panic!("{what}: not within {PATIENCE:?}");
+}
 
 /// The steps of the suite, in their order.
 pub const STEPS: [&str; 11] = [

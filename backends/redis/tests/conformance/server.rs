@@ -2,12 +2,13 @@
 
 use std::{
     fs,
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
+use dayfly_backend_sdk::testkit::free_port;
 use tempfile::TempDir;
 
 pub(crate) const ADMIN_PASSWORD: &str = "correct horse";
@@ -99,8 +100,4 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
