@@ -7,9 +7,9 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use dayfly_backend_sdk::{
-    Backend, CanaryReport, CanaryStep, Capabilities, Credential, Doomed, Error, ErrorKind, Expiry,
-    Handle, HandlePrefix, Listing, Liveness, Marker, MintRequest, RenewRequest, Revocation,
-    Template,
+    Backend, CanaryReport, Capabilities, Credential, Doomed, Error, ErrorKind, Expiry, Handle,
+    HandlePrefix, Listing, Liveness, Marker, MintRequest, Probe, RenewRequest, Revocation,
+    Template, Timestamp, Unusable,
 };
 use serde_json::Value;
 
@@ -20,9 +20,6 @@ use crate::{
 
 /// Fills a slice with random bytes from the operating system.
 pub type Random = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
-
-/// How long a canary's key would live if its revocation failed.
-const CANARY_TTL: Duration = Duration::from_mins(1);
 
 /// Keys that Dayfly itself verifies.
 pub struct ApiKeyBackend {
@@ -62,47 +59,6 @@ impl ApiKeyBackend {
         let now = self.keys.now().await?;
         let found = self.keys.find(&hash).await?;
         Ok(found.filter(|record| formed && now < record.expires_at))
-    }
-
-    async fn exercise(&self, handle: &Handle, template: &Template) -> CanaryReport {
-        let mut report = CanaryReport::default();
-        let credential = match self.canary_mint(handle, template).await {
-            Ok(credential) => credential,
-            Err(error) => {
-                report.steps.push(CanaryStep { name: "mint", result: Err(error) });
-                return report;
-            }
-        };
-        report.steps.push(CanaryStep { name: "mint", result: Ok(()) });
-        let key = credential.field("key").unwrap_or_default();
-        let used = self.expect_key(key, true).await;
-        report.steps.push(CanaryStep { name: "use", result: used });
-        let gone = self.keys.remove(std::slice::from_ref(handle)).await;
-        report.steps.push(CanaryStep { name: "revoke", result: gone });
-        let refused = self.expect_key(key, false).await;
-        report.steps.push(CanaryStep { name: "verify", result: refused });
-        report
-    }
-
-    async fn canary_mint(&self, handle: &Handle, template: &Template) -> Result<Credential, Error> {
-        let now = self.keys.now().await?;
-        self.mint(&MintRequest {
-            handle,
-            template,
-            expires_at: now.plus(CANARY_TTL),
-            mint_deadline: now.plus(CANARY_TTL),
-            principal: "canary",
-            lease: "canary",
-        })
-        .await
-    }
-
-    async fn expect_key(&self, key: &str, good: bool) -> Result<(), Error> {
-        match (self.verify_key(key).await?.is_some(), good) {
-            (true, true) | (false, false) => Ok(()),
-            (false, true) => Err(Error::new(ErrorKind::Invalid, "a new key is refused")),
-            (true, false) => Err(Error::new(ErrorKind::Invalid, "a revoked key is accepted")),
-        }
     }
 }
 
@@ -200,6 +156,24 @@ impl Backend for ApiKeyBackend {
     }
 
     async fn canary(&self, handle: &Handle, template: &Template) -> CanaryReport {
-        self.exercise(handle, template).await
+        dayfly_backend_sdk::canary(self, handle, template).await
+    }
+}
+
+#[async_trait]
+impl Probe for ApiKeyBackend {
+    async fn clock(&self) -> Result<Timestamp, Error> {
+        self.keys.now().await
+    }
+
+    async fn try_use(&self, credential: &Credential) -> Result<(), Unusable> {
+        let key = credential.field("key").unwrap_or_default();
+        match self.verify_key(key).await {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => {
+                Err(Unusable::Refused(Error::new(ErrorKind::Invalid, "the key is refused")))
+            }
+            Err(error) => Err(Unusable::Unknown(error)),
+        }
     }
 }

@@ -23,7 +23,6 @@ use serde_json::Value;
 use sqlx::postgres::PgRow;
 
 use crate::{
-    canary,
     config::{PostgresConfig, PostgresTemplate, Recipe},
     connection::Server,
     credential::{Address, random_password},
@@ -242,7 +241,7 @@ impl Backend for PostgresBackend {
     }
 
     async fn canary(&self, handle: &Handle, template: &Template) -> CanaryReport {
-        canary::run(self, handle, template).await
+        dayfly_backend_sdk::canary(self, handle, template).await
     }
 }
 

@@ -4,7 +4,7 @@
 //! URL; everything else in the URL is percent-encoded.
 
 use data_encoding::BASE32_NOPAD;
-use dayfly_backend_sdk::{Credential, Handle, Secret};
+use dayfly_backend_sdk::{Credential, Handle, Secret, percent_encode};
 use ring::{
     error::Unspecified,
     rand::{SecureRandom, SystemRandom},
@@ -56,16 +56,19 @@ impl Address {
     /// libpq's form. A socket directory cannot stand where a host does, and goes as a
     /// parameter.
     fn url(&self, user: &str, password: &str, database: &str) -> String {
-        let (user, password) = (percent(user), percent(password));
-        let (database, port) = (percent(database), self.port);
+        let (user, password) = (percent_encode(user), percent_encode(password));
+        let (database, port) = (percent_encode(database), self.port);
         if self.host.starts_with('/') {
-            let directory = percent(&self.host);
+            let directory = percent_encode(&self.host);
             return format!(
                 "postgres://{user}:{password}@/{database}?host={directory}&port={port}"
             );
         }
-        let host =
-            if self.host.contains(':') { format!("[{}]", self.host) } else { percent(&self.host) };
+        let host = if self.host.contains(':') {
+            format!("[{}]", self.host)
+        } else {
+            percent_encode(&self.host)
+        };
         format!("postgres://{user}:{password}@{host}:{port}/{database}")
     }
 }
@@ -79,20 +82,6 @@ pub(crate) fn random_password(
     random.fill(&mut bytes)?;
     random.fill(&mut salt)?;
     Ok((Secret::new(BASE32_NOPAD.encode(&bytes)), salt))
-}
-
-/// Everything but RFC 3986's unreserved characters as `%XX`.
-fn percent(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push('%');
-            out.push_str(&data_encoding::HEXUPPER.encode(&[byte]));
-        }
-    }
-    out
 }
 
 #[cfg(test)]

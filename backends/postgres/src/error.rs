@@ -3,8 +3,6 @@
 //! Invariant: no text of a statement gets into an error. The server's own message is kept
 //! only for codes whose messages name objects and never quote the statement.
 
-use std::io;
-
 use dayfly_backend_sdk::{Error, ErrorKind, Retry};
 
 use crate::{config::ConfigError, quote::QuoteError};
@@ -165,16 +163,12 @@ fn cause_of(error: &sqlx::Error) -> Cause {
                 format!("SQLSTATE {code}")
             }
         }
-        sqlx::Error::Io(error) => io_text(error),
+        sqlx::Error::Io(error) => format!("input/output: {error}"),
         sqlx::Error::Tls(source) => format!("TLS: {source}"),
         sqlx::Error::PoolTimedOut => "no connection in time".to_owned(),
         sqlx::Error::PoolClosed => "the pool is closed".to_owned(),
         _ => "the driver failed".to_owned(),
     })
-}
-
-fn io_text(error: &io::Error) -> String {
-    format!("input/output: {}", error.kind())
 }
 
 /// Codes whose primary message names roles and objects and quotes nothing of the statement,
@@ -189,6 +183,8 @@ fn speaks_of_objects(code: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
 
     fn class(code: &str) -> (ErrorKind, Retry) {

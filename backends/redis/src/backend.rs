@@ -15,7 +15,6 @@ use ring::rand::SystemRandom;
 use serde_json::Value;
 
 use crate::{
-    canary,
     config::{ConfigError, RedisConfig},
     connection::Node,
     credential::{Address, random_password},
@@ -158,6 +157,6 @@ impl Backend for RedisBackend {
     }
 
     async fn canary(&self, handle: &Handle, template: &Template) -> CanaryReport {
-        canary::run(self, handle, template).await
+        dayfly_backend_sdk::canary(self, handle, template).await
     }
 }

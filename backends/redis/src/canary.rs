@@ -1,107 +1,48 @@
-//! A user that is really made, used, deleted and looked for.
-//!
-//! Invariant: whatever step fails, the revocation runs, so that a canary leaves nothing.
+//! What a canary does with a user: each node is logged in to.
 
-use std::time::Duration;
+use async_trait::async_trait;
+use dayfly_backend_sdk::{Credential, Error, ErrorKind, Probe, Timestamp, Unusable};
 
-use dayfly_backend_sdk::{
-    Backend, CanaryReport, CanaryStep, Credential, Doomed, Error, ErrorKind, Handle, Liveness,
-    MintRequest, Revocation, Template, Timestamp,
-};
+use crate::{backend::RedisBackend, error::Failure};
 
-use crate::backend::RedisBackend;
-
-/// How long a canary may take.
-const CANARY_WITHIN: Duration = Duration::from_mins(1);
-
-pub(crate) async fn run(
-    backend: &RedisBackend,
-    handle: &Handle,
-    template: &Template,
-) -> CanaryReport {
-    let mut report = CanaryReport::default();
-    let minted = mint(backend, handle, template).await;
-    let doomed = [Doomed { handle: handle.clone(), plan: template.plan().clone() }];
-    let credential = match minted {
-        Ok(credential) => credential,
-        Err(error) => {
-            // It may be there all the same, unless the name was another's.
-            if error.kind() != ErrorKind::Conflict {
-                backend.revoke(&doomed).await;
-            }
-            report.steps.push(CanaryStep { name: "mint", result: Err(error) });
-            return report;
-        }
-    };
-    report.steps.push(CanaryStep { name: "mint", result: Ok(()) });
-    let used = login(backend, &credential).await;
-    report.steps.push(CanaryStep { name: "use", result: used });
-    let revoked = match backend.revoke(&doomed).await.pop() {
-        Some(Revocation::Gone) => Ok(()),
-        Some(Revocation::Failed(error)) => Err(error),
-        None => Err(Error::new(ErrorKind::Invalid, "no answer for the user")),
-    };
-    report.steps.push(CanaryStep { name: "revoke", result: revoked });
-    let verified = refused(backend, &credential, &doomed).await;
-    report.steps.push(CanaryStep { name: "verify", result: verified });
-    report
-}
-
-async fn mint(
-    backend: &RedisBackend,
-    handle: &Handle,
-    template: &Template,
-) -> Result<Credential, Error> {
-    // The server's own clock: a canary asks about the server, not about the store.
-    let mut open = match backend.nodes().first() {
-        Some(node) => node.open().await.map_err(unknown_time)?,
-        None => return Err(Error::new(ErrorKind::Invalid, "there is no node")),
-    };
-    let mut message = redis::pipe();
-    message.cmd("TIME");
-    let ((seconds, _micros),): ((i64, i64),) = open.ask(&message).await.map_err(unknown_time)?;
-    let until = Timestamp::from_seconds(seconds).plus(CANARY_WITHIN);
-    let request = MintRequest {
-        handle,
-        template,
-        expires_at: until,
-        mint_deadline: until,
-        principal: "canary",
-        lease: "canary",
-    };
-    backend.mint(&request).await
-}
-
-fn unknown_time(failure: crate::error::Failure) -> Error {
-    failure.into_error("the server's clock could not be read")
-}
-
-async fn login(backend: &RedisBackend, credential: &Credential) -> Result<(), Error> {
-    let field = |name| credential.field(name).unwrap_or_default();
-    for node in backend.nodes() {
-        let tried = node.try_login(field("username"), field("password")).await;
-        tried.map_err(|failure| failure.into_error("the credential cannot log in"))?;
+#[async_trait]
+impl Probe for RedisBackend {
+    async fn clock(&self) -> Result<Timestamp, Error> {
+        let unknown = |failure: Failure| failure.into_error("the server's clock could not be read");
+        let mut open = match self.nodes().first() {
+            Some(node) => node.open().await.map_err(unknown)?,
+            None => return Err(Error::new(ErrorKind::Invalid, "there is no node")),
+        };
+        let mut message = redis::pipe();
+        message.cmd("TIME");
+        let ((seconds, _micros),): ((i64, i64),) = open.ask(&message).await.map_err(unknown)?;
+        Ok(Timestamp::from_seconds(seconds))
     }
-    Ok(())
-}
 
-async fn refused(
-    backend: &RedisBackend,
-    credential: &Credential,
-    doomed: &[Doomed],
-) -> Result<(), Error> {
-    let field = |name| credential.field(name).unwrap_or_default();
-    for node in backend.nodes() {
-        match node.try_login(field("username"), field("password")).await {
-            Ok(()) => {
-                return Err(Error::new(ErrorKind::Invalid, "a revoked credential can log in"));
+    /// A node that lets it in after another has refused it makes it usable.
+    async fn try_use(&self, credential: &Credential) -> Result<(), Unusable> {
+        let field = |name| credential.field(name).unwrap_or_default();
+        let mut refused = None;
+        let mut accepted = 0;
+        for node in self.nodes() {
+            match node.try_login(field("username"), field("password")).await {
+                Ok(()) => accepted += 1,
+                Err(failure) if failure.is_login_refused() => refused = Some(failure),
+                Err(failure) => {
+                    let doing = "whether the credential can log in is not known";
+                    return Err(Unusable::Unknown(failure.into_error(doing)));
+                }
             }
-            Err(failure) if failure.is_login_refused() => {}
-            Err(failure) => return Err(failure.into_error("whether it can log in is not known")),
         }
-    }
-    match backend.verify(doomed).await?.as_slice() {
-        [Liveness::Gone] => Ok(()),
-        _ => Err(Error::new(ErrorKind::Invalid, "a revoked user is still there")),
+        match refused {
+            None => Ok(()),
+            Some(failure) if accepted == 0 => {
+                Err(Unusable::Refused(failure.into_error("the credential cannot log in")))
+            }
+            Some(failure) => {
+                let doing = "the credential can log in at some nodes only";
+                Err(Unusable::Unknown(failure.into_error(doing)))
+            }
+        }
     }
 }

@@ -5,10 +5,12 @@
 //! or the network.
 
 mod backend;
+mod canary;
 mod capability;
 mod error;
 mod handle;
 mod secret;
+mod text;
 mod timestamp;
 
 #[cfg(feature = "testkit")]
@@ -18,8 +20,10 @@ pub use backend::{
     Backend, CanaryReport, CanaryStep, Credential, Doomed, Field, Listed, Listing, Liveness,
     Marker, MintRequest, Plan, RenewRequest, Revocation, Template,
 };
+pub use canary::{Probe, Unusable, canary};
 pub use capability::{Belt, Capabilities, Expiry};
 pub use error::{Error, ErrorKind, Retry};
 pub use handle::{Handle, HandleError, HandlePrefix};
 pub use secret::Secret;
+pub use text::percent_encode;
 pub use timestamp::Timestamp;
