@@ -15,6 +15,8 @@ mod listing;
 #[cfg(test)]
 mod main_job;
 #[cfg(test)]
+mod mysql;
+#[cfg(test)]
 mod openapi;
 #[cfg(test)]
 mod recovery;

@@ -39,6 +39,7 @@ pub fn backends(
                 backends.api_keys.push(Arc::clone(&backend));
                 Ok(backend)
             }
+            BackendKind::Mysql => mysql(config),
             BackendKind::Postgres => postgres(config),
             BackendKind::Redis => redis(config),
         };
@@ -62,41 +63,31 @@ fn api_key(
     Arc::new(ApiKeyBackend::new(config.prefix.clone(), Arc::clone(keys), random))
 }
 
-#[cfg(feature = "postgres")]
-fn postgres(config: &BackendConfig) -> Result<Arc<dyn Backend>, Vec<Fault>> {
-    use dayfly_backend_postgres::{PostgresBackend, PostgresConfig};
+/// A function that sets up one kind of backend; without its feature it says so.
+macro_rules! kind {
+    ($name:ident, $feature:literal, $library:ident::{$backend:ident, $settings:ident}) => {
+        #[cfg(feature = $feature)]
+        fn $name(config: &BackendConfig) -> Result<Arc<dyn Backend>, Vec<Fault>> {
+            let mut settings: $library::$settings = config.settings()?;
+            settings.password.clone_from(&config.password);
+            config.prefix.as_str().clone_into(&mut settings.prefix);
+            match $library::$backend::new(&settings) {
+                Ok(backend) => Ok(Arc::new(backend)),
+                Err(error) => Err(vec![config.fault("", chain(&error))]),
+            }
+        }
 
-    let mut settings: PostgresConfig = config.settings()?;
-    settings.password.clone_from(&config.password);
-    config.prefix.as_str().clone_into(&mut settings.prefix);
-    match PostgresBackend::new(&settings) {
-        Ok(backend) => Ok(Arc::new(backend)),
-        Err(error) => Err(vec![config.fault("", chain(&error))]),
-    }
+        #[cfg(not(feature = $feature))]
+        fn $name(config: &BackendConfig) -> Result<Arc<dyn Backend>, Vec<Fault>> {
+            let text = concat!("this program was built without the ", $feature, " backend");
+            Err(vec![config.fault("kind", text)])
+        }
+    };
 }
 
-#[cfg(not(feature = "postgres"))]
-fn postgres(config: &BackendConfig) -> Result<Arc<dyn Backend>, Vec<Fault>> {
-    Err(vec![config.fault("kind", "this program was built without the postgres backend")])
-}
-
-#[cfg(feature = "redis")]
-fn redis(config: &BackendConfig) -> Result<Arc<dyn Backend>, Vec<Fault>> {
-    use dayfly_backend_redis::{RedisBackend, RedisConfig};
-
-    let mut settings: RedisConfig = config.settings()?;
-    settings.password.clone_from(&config.password);
-    config.prefix.as_str().clone_into(&mut settings.prefix);
-    match RedisBackend::new(&settings) {
-        Ok(backend) => Ok(Arc::new(backend)),
-        Err(error) => Err(vec![config.fault("", chain(&error))]),
-    }
-}
-
-#[cfg(not(feature = "redis"))]
-fn redis(config: &BackendConfig) -> Result<Arc<dyn Backend>, Vec<Fault>> {
-    Err(vec![config.fault("kind", "this program was built without the redis backend")])
-}
+kind!(mysql, "mysql", dayfly_backend_mysql::{MysqlBackend, MysqlConfig});
+kind!(postgres, "postgres", dayfly_backend_postgres::{PostgresBackend, PostgresConfig});
+kind!(redis, "redis", dayfly_backend_redis::{RedisBackend, RedisConfig});
 
 /// Has each role's template checked by its backend.
 pub fn roles(

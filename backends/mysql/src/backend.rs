@@ -1,0 +1,219 @@
+//! The backend: the trait's methods, each a message or a few.
+//!
+//! Invariant: whatever is minted here has a name that begins with the prefix, and nothing else
+//! is ever listed, changed or dropped.
+
+use std::{fmt, time::Duration};
+
+use async_trait::async_trait;
+use dayfly_backend_sdk::{
+    Backend, CanaryReport, Capabilities, Credential, Doomed, Error, ErrorKind, Expiry, Handle,
+    HandlePrefix, Listed, Listing, Liveness, Marker, MintRequest, RenewRequest, Revocation, Secret,
+    Template,
+};
+use ring::rand::SystemRandom;
+use serde_json::Value;
+
+use crate::{
+    config::{ConfigError, HANDLE_LEN_MAX, MysqlConfig, Server},
+    connection::Link,
+    credential::{Address, random_password},
+    error::Failure,
+    hash, marker,
+    mint::{self, Order},
+    quote::{Literal, QuoteError, Sql},
+    revoke::{self, column, text},
+    template::{MysqlTemplate, Recipe},
+};
+
+/// MySQL and MariaDB accounts with a lifetime.
+pub struct MysqlBackend {
+    prefix: HandlePrefix,
+    capabilities: Capabilities,
+    link: Link,
+    /// The same server over connections of their own for revocations and their proof.
+    deaths: Link,
+    server: Server,
+    account_host: Literal,
+    address: Address,
+    early: Duration,
+    patience: Duration,
+    random: SystemRandom,
+}
+
+impl MysqlBackend {
+    /// Checks the configuration. Nothing is connected yet; must be called within a tokio
+    /// runtime, since the pool's upkeep runs there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`].
+    pub fn new(config: &MysqlConfig) -> Result<Self, Error> {
+        let prefix = config.check()?;
+        let skew = Duration::from_millis(u64::from(config.clock_skew_ms_max));
+        // After it has looked at its clock the server may wait for a lock so long.
+        let early = skew + Duration::from_secs(u64::from(config.lock_wait_timeout_s));
+        let capabilities = Capabilities {
+            kind: "mysql",
+            // PASSWORD EXPIRE counts days, and its holder may set a new password then.
+            expiry: Expiry::None,
+            revoke: true,
+            session_kill: true,
+            verify: true,
+            list: true,
+            renew: true,
+            deadline_guard: true,
+            ttl_min: skew + Duration::from_secs(1),
+            handle_len_max: HANDLE_LEN_MAX,
+        };
+        Ok(Self {
+            prefix,
+            capabilities,
+            link: Link::new(config),
+            deaths: Link::for_deaths(config),
+            server: config.server,
+            account_host: Literal::new(&config.account_host).map_err(ConfigError::Quote)?,
+            address: Address::of(config),
+            early,
+            patience: Duration::from_millis(u64::from(config.session_end_timeout_ms)),
+            random: SystemRandom::new(),
+        })
+    }
+
+    pub(crate) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    async fn password(&self) -> Result<(Secret, String), Error> {
+        let failed = |what| Error::new(ErrorKind::Unavailable, what);
+        let (password, salt) = random_password(&self.random)
+            .map_err(|_| failed("the operating system has no random numbers"))?;
+        if self.server == Server::Mariadb {
+            let hash = hash::native(password.expose());
+            return Ok((password, hash));
+        }
+        let plain = password.clone();
+        // Some milliseconds of arithmetic: not on a thread that others wait for.
+        let hash =
+            tokio::task::spawn_blocking(move || hash::caching_sha2(plain.expose(), &salt)).await;
+        Ok((password, hash.map_err(|_| failed("the hash was not computed"))?))
+    }
+
+    /// Accounts of ours, and those that are gone and have a session: a login that had begun
+    /// before its account was dropped.
+    fn listing(&self, after: Option<&Handle>, limit: u32) -> Result<Sql, QuoteError> {
+        // Exactly the shape of our handles: an account of somebody's that happens to begin like
+        // them must not be swept away. A prefix has no special characters.
+        let shape = Literal::new(&format!("^{}[a-z2-7]{{26}}$", self.prefix.as_str()))?;
+        let after = Literal::new(after.map_or("", Handle::as_str))?;
+        Ok(Sql::new()
+            .text("SELECT name FROM (")
+            .text("SELECT CONVERT(User USING utf8mb4) COLLATE utf8mb4_bin AS name FROM mysql.user")
+            .text(" UNION SELECT CONVERT(USER USING utf8mb4) COLLATE utf8mb4_bin")
+            .text(" FROM information_schema.PROCESSLIST WHERE COMMAND <> 'Connect')")
+            .text(" AS names WHERE name > ")
+            .literal(&after)
+            .text(" AND name REGEXP ")
+            .literal(&shape)
+            .text(" ORDER BY name LIMIT ")
+            .number(u64::from(limit) + 1))
+    }
+}
+
+impl fmt::Debug for MysqlBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MysqlBackend")
+            .field("prefix", &self.prefix)
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Backend for MysqlBackend {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    fn prefix(&self) -> &HandlePrefix {
+        &self.prefix
+    }
+
+    fn template(&self, raw: &Value) -> Result<Template, Error> {
+        let template = MysqlTemplate::parse(raw).map_err(ConfigError::Template)?;
+        Ok(template.sealed(self.server)?)
+    }
+
+    async fn mint(&self, request: &MintRequest<'_>) -> Result<Credential, Error> {
+        let recipe: &Recipe = request.template.inner()?;
+        let (password, hash) = self.password().await?;
+        let failed = |failure: Failure| failure.into_error("the account could not be created");
+        let order = Order {
+            recipe,
+            hash: &hash,
+            account_host: &self.account_host,
+            server: self.server,
+            early: self.early,
+        };
+        let sql = mint::message(request, &order).map_err(|error| failed(error.into()))?;
+        let rows = self.link.run(&sql).await.map_err(failed)?;
+        let late = rows.last().map(|row| column::<i64>(row, 0)).transpose().map_err(failed)?;
+        if late != Some(0) {
+            return Err(failed(Failure::Late));
+        }
+        Ok(self.address.credential(request.handle, password, recipe.database.as_deref()))
+    }
+
+    /// There is no expiry to move: only that it is still there is looked at.
+    async fn renew(&self, request: &RenewRequest<'_>) -> Result<(), Error> {
+        let doing = "the account could not be looked for";
+        let handle = Literal::handle(request.handle);
+        let sql = Sql::new().text("SELECT 1 FROM mysql.user WHERE User = ").literal(&handle);
+        let rows = self.link.run(&sql).await.map_err(|failure| failure.into_error(doing))?;
+        if rows.is_empty() {
+            return Err(Error::new(ErrorKind::NotFound, "the account is not there"));
+        }
+        Ok(())
+    }
+
+    async fn revoke(&self, doomed: &[Doomed]) -> Vec<Revocation> {
+        revoke::revoke(&self.deaths, self.server, doomed, self.patience).await
+    }
+
+    async fn verify(&self, doomed: &[Doomed]) -> Result<Vec<Liveness>, Error> {
+        let handles: Vec<&Handle> = doomed.iter().map(|one| &one.handle).collect();
+        let left = revoke::alive(&self.deaths, &handles).await;
+        let left =
+            left.map_err(|failure| failure.into_error("the accounts could not be looked for"))?;
+        let state = |one: &Doomed| {
+            if left.contains(one.handle.as_str()) { Liveness::Live } else { Liveness::Gone }
+        };
+        Ok(doomed.iter().map(state).collect())
+    }
+
+    async fn list(&self, after: Option<&Handle>, limit: u32) -> Result<Listing, Error> {
+        let failed = |failure: Failure| failure.into_error("the accounts could not be listed");
+        let sql = self.listing(after, limit).map_err(|error| failed(error.into()))?;
+        let rows = self.link.run(&sql).await.map_err(failed)?;
+        let mut credentials = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let handle = Handle::parse(text(row, 0).map_err(failed)?);
+            credentials.extend(handle.ok().map(|handle| Listed { handle, expires_at: None }));
+        }
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = credentials.len() > limit;
+        credentials.truncate(limit);
+        Ok(Listing { credentials, more })
+    }
+
+    async fn marker(&self) -> Result<Option<Marker>, Error> {
+        marker::read(&self.link, &self.prefix).await
+    }
+
+    async fn mark(&self, marker: &Marker) -> Result<(), Error> {
+        marker::write(&self.link, &self.prefix, marker).await
+    }
+
+    async fn canary(&self, handle: &Handle, template: &Template) -> CanaryReport {
+        dayfly_backend_sdk::canary(self, handle, template).await
+    }
+}

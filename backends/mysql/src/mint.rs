@@ -1,0 +1,93 @@
+//! The message that makes an account.
+//!
+//! Invariant: the name exists already is an error, and after the deadline, by the server's own
+//! clock, none of the statements does anything.
+
+use std::time::Duration;
+
+use dayfly_backend_sdk::{MintRequest, Timestamp};
+use time::{OffsetDateTime, macros::format_description};
+
+use crate::{
+    config::Server,
+    quote::{Literal, QuoteError, Sql},
+    template::Recipe,
+};
+
+/// What a mint is made of, besides the request.
+pub(crate) struct Order<'a> {
+    pub(crate) recipe: &'a Recipe,
+    pub(crate) hash: &'a str,
+    pub(crate) account_host: &'a Literal,
+    pub(crate) server: Server,
+    /// How much earlier than the deadline the server looks: the clocks' difference, and how long
+    /// it may wait for a lock after it has looked.
+    pub(crate) early: Duration,
+}
+
+const IN_TIME: &str = "NOT @dayfly_late";
+
+/// One message. Its last row says whether it came too late.
+///
+/// A statement of these commits by itself, so that one that fails leaves those before it: the
+/// lease of a mint that failed is revoked, whatever it left.
+pub(crate) fn message(request: &MintRequest<'_>, order: &Order<'_>) -> Result<Sql, QuoteError> {
+    let name = Literal::handle(request.handle);
+    let account = |sql: Sql| sql.account(&name, order.account_host);
+    let recipe = order.recipe;
+    let deadline = Literal::new(&utc(request.mint_deadline.minus(order.early)))?;
+    let mut sql = Sql::new()
+        .text("SET @dayfly_late = UTC_TIMESTAMP(6) > CAST(")
+        .literal(&deadline)
+        .text(" AS DATETIME(6));\n");
+    let mut create = account(Sql::new().text("CREATE USER "));
+    let hash = Literal::new(order.hash)?;
+    create = match order.server {
+        Server::Mysql => create.text(" IDENTIFIED WITH caching_sha2_password AS ").literal(&hash),
+        Server::Mariadb => {
+            create.text(" IDENTIFIED VIA mysql_native_password USING ").literal(&hash)
+        }
+    };
+    if order.server == Server::Mysql && !recipe.roles.is_empty() {
+        create = create.text(" DEFAULT ROLE ").list(&recipe.roles, Sql::literal);
+    }
+    if recipe.require_tls {
+        create = create.text(" REQUIRE SSL");
+    }
+    create = create.text(" WITH MAX_USER_CONNECTIONS ").number(recipe.connection_limit);
+    sql = sql.only_if(IN_TIME, &create);
+    for grant in &recipe.grants {
+        let grant = account(Sql::new().text("GRANT ").then(grant).text(" TO "));
+        sql = sql.only_if(IN_TIME, &grant);
+    }
+    if order.server == Server::Mariadb {
+        for role in &recipe.roles {
+            let grant = account(Sql::new().text("GRANT ").literal(role).text(" TO "));
+            let set = Sql::new().text("SET DEFAULT ROLE ").literal(role).text(" FOR ");
+            sql = sql.only_if(IN_TIME, &grant).only_if(IN_TIME, &account(set));
+        }
+    }
+    Ok(sql.text("SELECT @dayfly_late"))
+}
+
+/// `2026-11-22 16:07:35.000000`, in UTC.
+fn utc(at: Timestamp) -> String {
+    let format =
+        format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:6]");
+    let nanos = i128::from(at.micros()) * 1_000;
+    // A time that cannot be written is long past: nothing is made.
+    let at = OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    at.format(format).unwrap_or_else(|_| "1970-01-01 00:00:00".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_is_written_as_the_server_reads_it() {
+        let at = Timestamp::from_micros(1_700_000_000_000_042);
+        assert_eq!(utc(at), "2023-11-14 22:13:20.000042");
+        assert_eq!(utc(Timestamp::from_micros(i64::MAX)), "9999-12-31 23:59:59.000000");
+    }
+}
