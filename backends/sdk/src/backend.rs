@@ -3,7 +3,7 @@
 //! Invariant: a backend is called only for a handle whose intent is durable, and it never
 //! answers a mint for a name that was there before.
 
-use std::{any::Any, collections::BTreeMap, fmt, sync::Arc};
+use std::{any::Any, borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -144,11 +144,14 @@ pub enum Field {
     Secret(Secret),
 }
 
+/// A name that a backend's code has, or that its configuration gives.
+type Name = Cow<'static, str>;
+
 /// The secret handed out, as named fields. Delivered once, never stored.
 #[derive(Clone, Debug, Default)]
 pub struct Credential {
-    fields: BTreeMap<&'static str, Field>,
-    environment: Vec<(&'static str, &'static str)>,
+    fields: BTreeMap<Name, Field>,
+    environment: Vec<(Name, Name)>,
 }
 
 impl Credential {
@@ -159,28 +162,28 @@ impl Credential {
 
     /// Adds a field that may be shown.
     #[must_use]
-    pub fn public(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.fields.insert(name, Field::Public(value.into()));
+    pub fn public(mut self, name: impl Into<Name>, value: impl Into<String>) -> Self {
+        self.fields.insert(name.into(), Field::Public(value.into()));
         self
     }
 
     /// Adds a field that may not.
     #[must_use]
-    pub fn secret(mut self, name: &'static str, value: Secret) -> Self {
-        self.fields.insert(name, Field::Secret(value));
+    pub fn secret(mut self, name: impl Into<Name>, value: Secret) -> Self {
+        self.fields.insert(name.into(), Field::Secret(value));
         self
     }
 
     /// Says which environment variable usually carries a field (`PGPASSWORD`: `password`).
     #[must_use]
-    pub fn variable(mut self, variable: &'static str, field: &'static str) -> Self {
-        self.environment.push((variable, field));
+    pub fn variable(mut self, variable: impl Into<Name>, field: impl Into<Name>) -> Self {
+        self.environment.push((variable.into(), field.into()));
         self
     }
 
     /// The fields by name.
-    pub fn fields(&self) -> impl Iterator<Item = (&'static str, &Field)> {
-        self.fields.iter().map(|(name, field)| (*name, field))
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &Field)> {
+        self.fields.iter().map(|(name, field)| (name.as_ref(), field))
     }
 
     /// One field's text, secret or not.
@@ -192,8 +195,8 @@ impl Credential {
     }
 
     /// Which environment variables carry which fields: `(variable, field)`.
-    pub fn environment(&self) -> &[(&'static str, &'static str)] {
-        &self.environment
+    pub fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.environment.iter().map(|(variable, field)| (variable.as_ref(), field.as_ref()))
     }
 }
 

@@ -39,6 +39,7 @@ pub fn backends(
                 backends.api_keys.push(Arc::clone(&backend));
                 Ok(backend)
             }
+            BackendKind::Exec => exec(config),
             BackendKind::Mysql => mysql(config),
             BackendKind::Postgres => postgres(config),
             BackendKind::Redis => redis(config),
@@ -85,6 +86,7 @@ macro_rules! kind {
     };
 }
 
+kind!(exec, "exec", dayfly_backend_exec::{ExecBackend, ExecConfig});
 kind!(mysql, "mysql", dayfly_backend_mysql::{MysqlBackend, MysqlConfig});
 kind!(postgres, "postgres", dayfly_backend_postgres::{PostgresBackend, PostgresConfig});
 kind!(redis, "redis", dayfly_backend_redis::{RedisBackend, RedisConfig});

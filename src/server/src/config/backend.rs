@@ -33,6 +33,8 @@ pub struct BackendConfig {
 pub enum BackendKind {
     /// Keys that Dayfly itself verifies.
     ApiKey,
+    /// What an external program makes.
+    Exec,
     /// Accounts of a MySQL or MariaDB server.
     Mysql,
     /// Users of a PostgreSQL server.
@@ -43,12 +45,13 @@ pub enum BackendKind {
 
 impl BackendKind {
     /// All of them, in the order in which messages name them.
-    pub const ALL: [Self; 4] = [Self::ApiKey, Self::Mysql, Self::Postgres, Self::Redis];
+    pub const ALL: [Self; 5] = [Self::ApiKey, Self::Exec, Self::Mysql, Self::Postgres, Self::Redis];
 
     /// The kind as it stands in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ApiKey => "api-key",
+            Self::Exec => "exec",
             Self::Mysql => "mysql",
             Self::Postgres => "postgres",
             Self::Redis => "redis",
@@ -79,9 +82,9 @@ pub(super) fn read(section: &Section<'_>) -> Option<BackendConfig> {
     let kind = section.required("kind", one_of(&kinds));
     let prefix = section.required("prefix", prefix);
     let password = match kind {
-        Some(BackendKind::Mysql | BackendKind::Postgres | BackendKind::Redis) => {
-            section.secret("password")
-        }
+        Some(
+            BackendKind::Exec | BackendKind::Mysql | BackendKind::Postgres | BackendKind::Redis,
+        ) => section.secret("password"),
         Some(BackendKind::ApiKey) | None => None,
     };
     let mut settings = section.rest();

@@ -56,8 +56,8 @@ fn show_credential(credential: &Credential) -> api::Credential {
     let fields = credential
         .fields()
         .filter_map(|(name, _)| Some((name.to_owned(), credential.field(name)?.to_owned())));
-    let variables = credential.environment().iter();
-    let environment = variables.map(|(variable, field)| ((*variable).into(), (*field).into()));
+    let environment =
+        credential.environment().map(|(variable, field)| (variable.to_owned(), field.to_owned()));
     api::Credential { fields: fields.collect(), environment: environment.collect() }
 }
 
