@@ -126,12 +126,10 @@ impl Server {
                     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../integration/.peers/mysql");
                 let root = place.join("root");
                 assert!(
-                    place.join("run").exists(),
+                    place.join("done").exists(),
                     "run `integration/unpack mysql sid mysql-server-core`"
                 );
-                let mut command = Command::new(root.join("usr/lib64/ld-linux-x86-64.so.2"));
-                command.arg("--library-path").arg(root.join("usr/lib/x86_64-linux-gnu"));
-                command.arg(root.join("usr/sbin/mysqld"));
+                let mut command = Command::new(root.join("usr/sbin/mysqld"));
                 let share = root.join("usr/share/mysql");
                 command.args([
                     "--no-defaults".to_owned(),

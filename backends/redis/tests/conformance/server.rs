@@ -46,7 +46,7 @@ impl Node {
 
     /// Starts it on what it has on its disk.
     pub(crate) fn resume(&mut self) {
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(program());
         let port = self.port.to_string();
         command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--loglevel", "debug"]);
         command.arg("--dir").arg(self.directory.path()).args(["--logfile", "log"]);
@@ -94,6 +94,12 @@ impl Node {
         let (first, rest) = words.split_first().unwrap();
         redis::cmd(first).arg(rest).query_async(&mut connection).await.unwrap()
     }
+}
+
+/// What `DAYFLY_TEST_REDIS` says, or the machine's own.
+#[expect(clippy::disallowed_methods, reason = "the suite can be pointed at another server")]
+fn program() -> PathBuf {
+    std::env::var_os("DAYFLY_TEST_REDIS").map_or_else(|| "redis-server".into(), PathBuf::from)
 }
 
 impl Drop for Node {
