@@ -15,6 +15,7 @@ use ring::rand::SystemRandom;
 use serde_json::Value;
 
 use crate::{
+    advice,
     config::{ConfigError, HANDLE_LEN_MAX, MysqlConfig, Server},
     connection::Link,
     credential::{Address, random_password},
@@ -211,6 +212,10 @@ impl Backend for MysqlBackend {
 
     async fn mark(&self, marker: &Marker) -> Result<(), Error> {
         marker::write(&self.link, &self.prefix, marker).await
+    }
+
+    async fn advice(&self) -> Result<Vec<String>, Error> {
+        advice::advice(&self.link).await
     }
 
     async fn canary(&self, handle: &Handle, template: &Template) -> CanaryReport {

@@ -3,6 +3,7 @@
 //! A credential is an account of its own. The server is given a hash of its random password,
 //! computed here, and never the password.
 
+mod advice;
 mod backend;
 mod canary;
 mod config;

@@ -577,6 +577,25 @@ async fn what_is_wrong_with_the_way_is_said() {
     }
 }
 
+/// The anonymous account of old installations, and an account that may too much.
+#[tokio::test]
+async fn what_should_be_changed_is_said() {
+    for kind in KINDS {
+        let service = Service::start(kind).await;
+        assert_eq!(service.backend.advice().await.unwrap(), Vec::<String>::new(), "{kind}");
+        let server = Server::start(kind);
+        set_up(&server).await;
+        let mut admin = server.admin().await;
+        run(&mut admin, "CREATE USER ''@'db.example'").await.unwrap();
+        run(&mut admin, "GRANT ALL PRIVILEGES ON *.* TO dayfly@'%'").await.unwrap();
+        let backend = MysqlBackend::new(&config(&server, "dayfly")).unwrap();
+        let advice = backend.advice().await.unwrap();
+        assert!(advice.iter().any(|text| text.contains("''@'db.example'")), "{kind}: {advice:?}");
+        let many = |text: &String| text.contains("ALL PRIVILEGES") || text.contains("SUPER");
+        assert!(advice.iter().any(many), "{kind}: {advice:?}");
+    }
+}
+
 /// The server is told a hash, and says nothing else.
 #[tokio::test]
 async fn the_secret_is_in_no_log_of_the_server() {

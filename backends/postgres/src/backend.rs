@@ -23,6 +23,7 @@ use serde_json::Value;
 use sqlx::postgres::PgRow;
 
 use crate::{
+    advice,
     config::{PostgresConfig, PostgresTemplate, Recipe},
     connection::Server,
     credential::{Address, random_password},
@@ -238,6 +239,10 @@ impl Backend for PostgresBackend {
 
     async fn mark(&self, marker: &Marker) -> Result<(), Error> {
         marker::write(&self.server, &self.prefix, marker).await
+    }
+
+    async fn advice(&self) -> Result<Vec<String>, Error> {
+        advice::advice(&self.server).await
     }
 
     async fn canary(&self, handle: &Handle, template: &Template) -> CanaryReport {

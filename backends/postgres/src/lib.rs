@@ -3,6 +3,7 @@
 //! Invariant: a role is gone when neither the role nor a session of it is left, by its numeric
 //! id; a name that was dropped proves nothing.
 
+mod advice;
 mod backend;
 mod canary;
 mod config;

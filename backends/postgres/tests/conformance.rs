@@ -713,6 +713,43 @@ async fn a_cancelled_request_takes_its_connection_with_it() {
 }
 
 #[tokio::test]
+async fn what_should_be_changed_is_said() {
+    let service = Service::start(ACCOUNT).await;
+    let old = service.count("SELECT CASE WHEN current_setting('server_version_num')::int < 160000 THEN 1::int8 ELSE 0 END");
+    let old = old.await == 1;
+    let said = async |service: &Service, what: &str| {
+        let advice = service.backend.advice().await.unwrap();
+        advice.iter().any(|text| text.contains(what))
+    };
+    assert_eq!(said(&service, "CREATEROLE may change").await, old);
+    assert!(!said(&service, "superuser: it needs").await);
+    assert!(!said(&service, "pg_signal_backend").await);
+    assert!(said(&Service::start(BARE_ACCOUNT).await, "not in pg_signal_backend").await);
+
+    // An access list that fills up, in the database that we connect to.
+    let mut admin = service.server.admin("postgres").await;
+    run(&mut admin, "CREATE TABLE crowded ()").await;
+    assert!(!said(&service, "crowded").await);
+    run(
+        &mut admin,
+        "DO $$ BEGIN FOR i IN 1..1300 LOOP EXECUTE format('CREATE ROLE crowd_%s', i);
+         EXECUTE format('GRANT SELECT ON crowded TO crowd_%s', i); END LOOP; END $$",
+    )
+    .await;
+    assert!(said(&service, "half full: crowded").await);
+    run(
+        &mut admin,
+        "DO $$ BEGIN FOR i IN 1..1300 LOOP EXECUTE format('DROP OWNED BY crowd_%s', i);
+         EXECUTE format('DROP ROLE crowd_%s', i); END LOOP; END $$",
+    )
+    .await;
+    let super_user = PostgresConfig { username: "postgres".to_owned(), ..service.config.clone() };
+    let backend = PostgresBackend::new(&super_user).unwrap();
+    let advice = backend.advice().await.unwrap();
+    assert!(advice.iter().any(|text| text.contains("our account is a superuser")), "{advice:?}");
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_there_is_unavailable() {
     let mut config = PostgresConfig { host: "/nowhere".into(), ..PostgresConfig::default() };
     config.acquire_timeout_ms = 300;

@@ -62,6 +62,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// [`ErrorKind::Conflict`] when another installation's stands there: it is never replaced.
     async fn mark(&self, marker: &Marker) -> Result<(), Error>;
 
+    /// What an administrator should change at the backend or about our account there, each as a
+    /// sentence: nothing that stops us.
+    async fn advice(&self) -> Result<Vec<String>, Error> {
+        Ok(Vec::new())
+    }
+
     /// Mints, uses, revokes and verifies under `handle`: a ping proves nothing.
     async fn canary(&self, handle: &Handle, template: &Template) -> CanaryReport;
 }

@@ -82,6 +82,11 @@ async fn a_mariadb_account_lives_as_long_as_its_task() {
     let secrets: PathBuf = broker.config_file().with_file_name("mysql-password");
     fs::write(&secrets, "broker-password").unwrap();
     fs::set_permissions(&secrets, fs::Permissions::from_mode(0o600)).unwrap();
+    let canary = broker.command(&["check", "--canary"]);
+    let text = String::from_utf8_lossy(&canary.stdout).into_owned();
+    assert!(canary.status.success() && text.contains("shopper: verify ok"), "{canary:?}");
+    let table = String::from_utf8(broker.command(&["backends"]).stdout).unwrap();
+    assert!(table.contains("| shop | mysql | no | yes |"), "{table}");
     broker.resume().await;
     let (task, owner) = broker.client().with(&broker.issuer.token("job")).open_task().await;
     let lease = owner.mint("shopper").await.expect(201);

@@ -57,9 +57,16 @@ enum Command {
         /// The configuration: a TOML file, or a directory of them.
         #[arg(long)]
         config: PathBuf,
-        /// Also really mints, uses, revokes and verifies each role.
+        /// Also really mints, uses, revokes and verifies each role, and asks each backend what
+        /// should be changed there.
         #[arg(long)]
         canary: bool,
+    },
+    /// Prints what each backend of a configuration can, as a table.
+    Backends {
+        /// The configuration: a TOML file, or a directory of them.
+        #[arg(long)]
+        config: PathBuf,
     },
     /// Holds rows, audit log and backends against every invariant; changes nothing.
     Fsck {
@@ -157,6 +164,11 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Dev { listen, directory } => run_dev(listen, directory).await,
         Command::Serve { config } => run_serve(&config).await,
         Command::Check { config, canary } => check(&config, canary).await,
+        Command::Backends { config } => {
+            let (config, _) = serve::configure(&config, &environment)?;
+            write!(stdout(), "{}", preflight::capabilities(&config)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Fsck { config, json, no_backends } => run_fsck(&config, json, no_backends).await,
         Command::Recover { config, yes, json, without } => {
             run_recover(&config, yes, json, without).await
@@ -247,6 +259,20 @@ async fn check(path: &Path, canary: bool) -> anyhow::Result<ExitCode> {
                     let error = anyhow::Error::new(error);
                     writeln!(out, "{role}: {} failed: {error:#}", step.name)?;
                 }
+            }
+        }
+    }
+    // Of no weight for the exit status: it is for people to weigh.
+    for (backend, advice) in preflight::advice(&config).await? {
+        match advice {
+            Ok(advice) => {
+                for text in advice {
+                    writeln!(out, "{backend}: advice: {text}")?;
+                }
+            }
+            Err(error) => {
+                let error = anyhow::Error::new(error);
+                writeln!(out, "{backend}: it could not be asked for advice: {error:#}")?;
             }
         }
     }

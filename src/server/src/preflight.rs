@@ -15,6 +15,10 @@ use crate::{
     policy::{Policies, RoleFacts},
 };
 
+mod table;
+
+pub use table::table;
+
 /// The backends by name. API-key backends are also kept as what they are, for introspection.
 #[derive(Debug, Default)]
 pub struct Backends {
@@ -173,6 +177,26 @@ pub async fn canaries(config: &Config) -> Result<Vec<(String, CanaryReport)>, Fa
         reports.push((role.facts.name.clone(), report));
     }
     Ok(reports)
+}
+
+/// What each backend has to say of itself and of our account there.
+pub async fn advice(config: &Config) -> Result<Vec<(String, Result<Vec<String>, Error>)>, Faults> {
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
+    let keys: Arc<dyn KeyStore> = Arc::new(MemoryKeyStore::new(SystemClock.now()));
+    let backends = backends(&config.backends, &keys, &entropy).map_err(Faults)?;
+    let mut advice = Vec::new();
+    for (name, backend) in backends.by_name {
+        advice.push((name, backend.advice().await));
+    }
+    Ok(advice)
+}
+
+/// The table of what each backend of a configuration can.
+pub fn capabilities(config: &Config) -> Result<String, Faults> {
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
+    let keys: Arc<dyn KeyStore> = Arc::new(MemoryKeyStore::new(SystemClock.now()));
+    let backends = backends(&config.backends, &keys, &entropy).map_err(Faults)?.by_name;
+    Ok(table(backends.iter().map(|(name, one)| (name.as_str(), one.capabilities()))))
 }
 
 /// The policies of a configuration.
