@@ -51,7 +51,8 @@ pub(crate) struct Cause(String);
 impl Failure {
     /// A failure before anything was sent.
     pub(crate) fn connect(error: &sqlx::Error) -> Self {
-        let refused = code_of(error).is_some_and(|code| code.starts_with("28"));
+        let refused =
+            code_of(error).is_some_and(|code| code.starts_with("28")) || pooler_refuses(error);
         Self::Connect { refused, cause: cause_of(error) }
     }
 
@@ -150,6 +151,14 @@ fn code_of(error: &sqlx::Error) -> Option<String> {
         return Some("42710".to_owned());
     }
     error.code().map(std::borrow::Cow::into_owned)
+}
+
+/// PgBouncer has one code for all that it refuses; its words tell a login from a full pool.
+fn pooler_refuses(error: &sqlx::Error) -> bool {
+    let Some(error) = error.as_database_error() else { return false };
+    let words = ["authentication failed", "no such user"];
+    error.code().as_deref() == Some("08P01")
+        && words.iter().any(|words| error.message().contains(words))
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the driver may add variants at any time")]

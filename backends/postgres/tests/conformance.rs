@@ -20,7 +20,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use dayfly_backend_postgres::{PostgresBackend, PostgresConfig};
+use dayfly_backend_postgres::{PostgresBackend, PostgresConfig, Tls};
 use dayfly_backend_sdk::{
     Backend, Credential, Doomed, Error, ErrorKind, Handle, Liveness, MintRequest, Plan, Revocation,
     Secret, Template, Timestamp,
@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row, postgres::PgConnectOptions};
 use uuid::Uuid;
 
-use crate::server::Server;
+use crate::server::{Bouncer, Server};
 
 #[path = "conformance/server.rs"]
 mod server;
@@ -77,7 +77,7 @@ impl Service {
         .await;
         let config = PostgresConfig {
             host: server.directory().to_owned(),
-            port: 5432,
+            port: server.port,
             username: account.to_owned(),
             password: Some(Secret::new(ACCOUNT_PASSWORD)),
             prefix: format!("dayfly{}_", PREFIXES.fetch_add(1, Ordering::Relaxed)),
@@ -207,7 +207,10 @@ impl Session for Open {
 }
 
 async fn conforms_as(account: &str) {
-    let service = Service::start(account).await;
+    conforming(&Service::start(account).await).await;
+}
+
+async fn conforming(service: &Service) {
     // Names that a careless LIKE, or a prefix alone, would take for ours.
     let prefix = &service.config.prefix;
     let wild = prefix.replace('_', "x");
@@ -223,7 +226,7 @@ async fn conforms_as(account: &str) {
         run(&mut admin, &format!("CREATE ROLE \"{name}\" LOGIN")).await;
     }
     let template = service.template(json!({ "member_of": ["readers"], "scram_iterations": 64 }));
-    let subject = Subject::new(&service.backend, &template, &service);
+    let subject = Subject::new(&service.backend, &template, service);
     let ran = testkit::run(&subject).await.unwrap();
     assert_eq!(ran, testkit::STEPS);
     for name in &strangers {
@@ -240,6 +243,49 @@ async fn conforms() {
 #[tokio::test]
 async fn conforms_without_pg_signal_backend() {
     conforms_as(BARE_ACCOUNT).await;
+}
+
+/// A pooler that gives each transaction whatever connection is free.
+#[tokio::test]
+async fn conforms_behind_a_transaction_pooler() {
+    let mut service = Service::start(ACCOUNT).await;
+    let bouncer = Bouncer::before(&service.server, ACCOUNT, ACCOUNT_PASSWORD);
+    let config = PostgresConfig {
+        host: "127.0.0.1".to_owned(),
+        port: bouncer.port,
+        tls: Some(Tls::Disable),
+        public_host: Some(service.config.host.clone()),
+        public_port: Some(service.config.port),
+        ..service.config.clone()
+    };
+    service.backend = PostgresBackend::new(&config).unwrap();
+    conforming(&service).await;
+}
+
+/// Encrypted, to the host that the certificate names, by an authority that we know.
+#[tokio::test]
+async fn a_server_is_believed_by_its_certificate() {
+    let service = Service::start(ACCOUNT).await;
+    let config = |host: &str, authority: bool| PostgresConfig {
+        host: host.to_owned(),
+        ca_file: authority.then(|| service.server.path("ca.pem")),
+        acquire_timeout_ms: 1_000,
+        ..service.config.clone()
+    };
+    let refused = async |config: &PostgresConfig| {
+        let error = PostgresBackend::new(config).unwrap().list(None, 1).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source());
+        causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    };
+    let known = PostgresBackend::new(&config("127.0.0.1", true)).unwrap();
+    let template = known.template(&json!({ "member_of": ["readers"], "database": "shop" }));
+    let report = known.canary(&service.handle(1), &template.unwrap()).await;
+    assert!(report.passed(), "{report:?}");
+    let text = refused(&config("127.0.0.1", false)).await;
+    assert!(text.contains("UnknownIssuer"), "{text}");
+    let text = refused(&config("127.0.0.2", true)).await;
+    assert!(text.contains("not valid for name \"127.0.0.2\""), "{text}");
 }
 
 /// The session that `DROP ROLE` alone would leave reading.

@@ -110,6 +110,10 @@ impl Failure {
 }
 
 fn cause(error: &RedisError) -> Cause {
+    // Of the way, and not of what went over it: what TLS or the system says.
+    if error.is_io_error() {
+        return Cause(error.to_string());
+    }
     quoted(error.detail().unwrap_or(error.category()))
 }
 

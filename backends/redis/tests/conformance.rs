@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dayfly_backend_redis::{RedisBackend, RedisConfig};
+use dayfly_backend_redis::{RedisBackend, RedisConfig, Tls};
 use dayfly_backend_sdk::{
     Backend, Credential, Doomed, Error, ErrorKind, Handle, Liveness, MintRequest, Plan, Revocation,
     Secret, Template, Timestamp,
@@ -355,6 +355,33 @@ async fn what_is_wrong_with_the_way_is_said() {
     let unsaved = Node::with(&user);
     let error = failure(&config(&[unsaved.place()], "dayfly")).await;
     assert!(chain(&error).contains("ACL file"), "{}", chain(&error));
+}
+
+/// Encrypted, to the host that the certificate names, by an authority that we know.
+#[tokio::test]
+async fn a_node_is_believed_by_its_certificate() {
+    let node = Node::over_tls();
+    let over = |place: String, authority: bool| {
+        let mut config = config(&[place], "dayfly");
+        config.tls = Tls::VerifyFull;
+        config.ca_file = authority.then(|| node.path("ca.pem"));
+        RedisBackend::new(&config).unwrap()
+    };
+    let refused = async |backend: RedisBackend| {
+        let error = backend.list(None, 1).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        chain(&error)
+    };
+    let known = over(node.place(), true);
+    let handle = known.handle(Uuid::from_u128(1)).unwrap();
+    let report = known.canary(&handle, &known.template(&usual()).unwrap()).await;
+    assert!(report.passed(), "{report:?}");
+    let text = refused(over(node.place(), false)).await;
+    assert!(text.contains("UnknownIssuer"), "{text}");
+    let text = refused(over(node.place().replace("127.0.0.1", "127.0.0.2"), true)).await;
+    assert!(text.contains("127.0.0.2"), "{text}");
+    let text = refused(RedisBackend::new(&config(&[node.place()], "dayfly")).unwrap()).await;
+    assert!(!text.is_empty(), "in the clear there is no answer");
 }
 
 /// The server is told a hash, and says nothing else.

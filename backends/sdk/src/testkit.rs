@@ -18,10 +18,12 @@ use crate::{
     RenewRequest, Revocation, Template, Timestamp,
 };
 
+mod certificates;
 mod hop;
 mod port;
 mod steps;
 
+pub use certificates::certify;
 pub use hop::Hop;
 pub use port::free_port;
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use dayfly_backend_mysql::Server as Kind;
-use dayfly_backend_sdk::testkit::free_port;
+use dayfly_backend_sdk::testkit::{self, free_port};
 use sqlx::{
     Connection, MySqlConnection,
     mysql::{MySqlConnectOptions, MySqlSslMode},
@@ -50,7 +50,7 @@ impl Server {
         let directory = tempfile::Builder::new().prefix("dfmy").tempdir_in("/tmp").unwrap();
         let mut server = Self { kind, port: free_port(), directory, child: None };
         fs::create_dir(server.path("empty")).unwrap();
-        server.certify();
+        testkit::certify(server.directory.path());
         server.initialize();
         server.resume();
         server
@@ -168,26 +168,6 @@ impl Server {
                 run(command.arg(format!("--datadir={}", self.path("data").display())));
             }
         }
-    }
-
-    /// An authority of its own, and a certificate for this machine.
-    fn certify(&self) {
-        let at = |name: &str| self.path(name).to_str().unwrap().to_owned();
-        let new =
-            ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
-        run(Command::new("openssl").args(new).args(["-days", "2", "-subj", "/CN=test-ca"]).args([
-            "-keyout",
-            &at("ca.key"),
-            "-out",
-            &at("ca.pem"),
-        ]));
-        run(Command::new("openssl")
-            .args(new)
-            .args(["-days", "2", "-subj", "/CN=localhost"])
-            .args(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
-            .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-            .args(["-CA", &at("ca.pem"), "-CAkey", &at("ca.key")])
-            .args(["-keyout", &at("server.key"), "-out", &at("server.pem")]));
     }
 }
 

@@ -1,21 +1,27 @@
-//! A throwaway PostgreSQL: socket only, passwords for everyone but `postgres`, gone on drop.
+//! A throwaway PostgreSQL: a socket, and TLS on loopback; passwords for everyone but `postgres`;
+//! gone on drop. And a PgBouncer in front of it.
 
 use std::{
     fs,
+    net::TcpStream,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Child, Command, Output},
     sync::{Arc, Weak},
+    time::Duration,
 };
 
+use dayfly_backend_sdk::testkit::{self, free_port};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
-const HBA: &str = "local all postgres trust\nlocal all all scram-sha-256\n";
-const SETTINGS: &str = "listen_addresses = ''\nfsync = off\nsynchronous_commit = off\n\
-    full_page_writes = off\nshared_buffers = 16MB\nmax_connections = 200\nlog_statement = all\nport = 5432\n";
+const HBA: &str = "local all postgres trust\nlocal all all scram-sha-256\n\
+    hostssl all all 127.0.0.1/8 scram-sha-256\n";
+const SETTINGS: &str = "listen_addresses = '127.0.0.1,127.0.0.2'\nssl = on\nfsync = off\nsynchronous_commit = off\n\
+    full_page_writes = off\nshared_buffers = 16MB\nmax_connections = 200\nlog_statement = all\n";
 
 pub(crate) struct Server {
+    pub(crate) port: u16,
     directory: TempDir,
     programs: PathBuf,
 }
@@ -40,20 +46,24 @@ impl Server {
         let programs = programs();
         // Short, since the path of a socket holds 107 bytes.
         let directory = tempfile::Builder::new().prefix("dfpg").tempdir_in("/tmp").unwrap();
+        testkit::certify(directory.path());
         if is_root() {
-            // PostgreSQL refuses to run as root.
-            let id = |flag| {
-                let output = output(Command::new("id").args([flag, "postgres"]));
-                String::from_utf8(output.stdout).unwrap().trim().parse().ok()
-            };
-            std::os::unix::fs::chown(directory.path(), id("-u"), id("-g")).unwrap();
+            // PostgreSQL refuses to run as root, and to read a key that is another's.
+            for name in ["", "server.key", "server.pem"] {
+                give_away(&directory.path().join(name));
+            }
         }
-        let server = Self { directory, programs };
+        let server = Self { port: free_port(), directory, programs };
         let data = server.path("data");
         let init = ["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8"];
         output(server.command("initdb").args(init).args(["--no-sync", "-D"]).arg(&data));
         fs::write(data.join("pg_hba.conf"), HBA).unwrap();
-        let settings = format!("{SETTINGS}unix_socket_directories = '{}'\n", server.directory());
+        let place = server.directory();
+        let settings = format!(
+            "{SETTINGS}port = {}\nunix_socket_directories = '{place}'\n\
+             ssl_cert_file = '{place}/server.pem'\nssl_key_file = '{place}/server.key'\n",
+            server.port
+        );
         fs::write(data.join("postgresql.auto.conf"), settings).unwrap();
         let log = server.path("log");
         output(
@@ -72,7 +82,7 @@ impl Server {
 
     pub(crate) async fn admin(&self, database: &str) -> PgConnection {
         let options = PgConnectOptions::new_without_pgpass().socket(self.directory.path());
-        let options = options.port(5432).username("postgres").password("");
+        let options = options.port(self.port).username("postgres").password("");
         PgConnection::connect_with(&options.database(database)).await.unwrap()
     }
 
@@ -81,7 +91,7 @@ impl Server {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
@@ -96,6 +106,59 @@ impl Server {
         };
         command.current_dir("/");
         command
+    }
+}
+
+/// To the user that the server runs as.
+fn give_away(path: &Path) {
+    let id = |flag| {
+        let output = output(Command::new("id").args([flag, "postgres"]));
+        String::from_utf8(output.stdout).unwrap().trim().parse().ok()
+    };
+    std::os::unix::fs::chown(path, id("-u"), id("-g")).unwrap();
+}
+
+/// A transaction pooler between us and the server, with the settings of the README.
+pub(crate) struct Bouncer {
+    pub(crate) port: u16,
+    child: Child,
+}
+
+impl Bouncer {
+    pub(crate) fn before(server: &Server, account: &str, password: &str) -> Self {
+        let (port, place) = (free_port(), server.directory());
+        let settings = format!(
+            "[databases]\n* = host={place} port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {port}\nunix_socket_dir =\npool_mode = transaction\n\
+             default_pool_size = 2\nauth_type = scram-sha-256\nauth_file = {place}/users\n\
+             auth_user = postgres\nignore_startup_parameters = extra_float_digits\n",
+            server.port
+        );
+        let file = server.path("pgbouncer.ini");
+        fs::write(&file, settings).unwrap();
+        let users = format!("\"{account}\" \"{password}\"\n\"postgres\" \"\"\n");
+        fs::write(server.path("users"), users).unwrap();
+        let mut command = Command::new("setpriv");
+        if is_root() {
+            give_away(&server.path("users"));
+            command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+        }
+        command.args(["pgbouncer", "-q"]).arg(file);
+        let bouncer = Self { port, child: command.spawn().unwrap() };
+        for _ in 0..500 {
+            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                return bouncer;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("PgBouncer does not listen");
+    }
+}
+
+impl Drop for Bouncer {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use dayfly_backend_sdk::testkit::free_port;
+use dayfly_backend_sdk::testkit::{self, free_port};
 use tempfile::TempDir;
 
 pub(crate) const ADMIN_PASSWORD: &str = "correct horse";
@@ -44,14 +44,40 @@ impl Node {
         node
     }
 
+    /// A node that is spoken to over TLS only.
+    pub(crate) fn over_tls() -> Self {
+        let mut node = Self::start();
+        node.kill();
+        testkit::certify(node.directory.path());
+        node.resume();
+        node
+    }
+
     /// Starts it on what it has on its disk.
     pub(crate) fn resume(&mut self) {
         let mut command = Command::new(program());
         let port = self.port.to_string();
-        command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--loglevel", "debug"]);
+        command.args([
+            "--bind",
+            "127.0.0.1",
+            "127.0.0.2",
+            "--port",
+            &port,
+            "--save",
+            "",
+            "--loglevel",
+            "debug",
+        ]);
         command.arg("--dir").arg(self.directory.path()).args(["--logfile", "log"]);
         if !self.more.iter().any(|word| word == "no-aclfile") {
             command.arg("--aclfile").arg(self.path("users.acl"));
+        }
+        if self.path("server.key").exists() {
+            command.args(["--port", "0", "--tls-port", &port, "--tls-auth-clients", "no"]);
+            let files = [("cert", "server.pem"), ("key", "server.key"), ("ca-cert", "ca.pem")];
+            for (what, name) in files {
+                command.arg(format!("--tls-{what}-file")).arg(self.path(name));
+            }
         }
         command.args(self.more.iter().filter(|word| *word != "no-aclfile"));
         command.stdout(Stdio::null()).stderr(Stdio::null());
