@@ -46,6 +46,7 @@ pub fn backends(
             BackendKind::Exec => exec(config),
             BackendKind::Mysql => mysql(config),
             BackendKind::Postgres => postgres(config),
+            BackendKind::Rabbitmq => rabbitmq(config),
             BackendKind::Redis => redis(config),
         };
         match built {
@@ -93,6 +94,7 @@ macro_rules! kind {
 kind!(exec, "exec", dayfly_backend_exec::{ExecBackend, ExecConfig});
 kind!(mysql, "mysql", dayfly_backend_mysql::{MysqlBackend, MysqlConfig});
 kind!(postgres, "postgres", dayfly_backend_postgres::{PostgresBackend, PostgresConfig});
+kind!(rabbitmq, "rabbitmq", dayfly_backend_rabbitmq::{RabbitmqBackend, RabbitmqConfig});
 kind!(redis, "redis", dayfly_backend_redis::{RedisBackend, RedisConfig});
 
 /// Has each role's template checked by its backend.

@@ -39,13 +39,16 @@ pub enum BackendKind {
     Mysql,
     /// Users of a PostgreSQL server.
     Postgres,
+    /// Users of a RabbitMQ broker.
+    Rabbitmq,
     /// ACL users of Redis or Valkey nodes.
     Redis,
 }
 
 impl BackendKind {
     /// All of them, in the order in which messages name them.
-    pub const ALL: [Self; 5] = [Self::ApiKey, Self::Exec, Self::Mysql, Self::Postgres, Self::Redis];
+    pub const ALL: [Self; 6] =
+        [Self::ApiKey, Self::Exec, Self::Mysql, Self::Postgres, Self::Rabbitmq, Self::Redis];
 
     /// The kind as it stands in the configuration.
     pub fn as_str(self) -> &'static str {
@@ -54,6 +57,7 @@ impl BackendKind {
             Self::Exec => "exec",
             Self::Mysql => "mysql",
             Self::Postgres => "postgres",
+            Self::Rabbitmq => "rabbitmq",
             Self::Redis => "redis",
         }
     }
@@ -83,7 +87,11 @@ pub(super) fn read(section: &Section<'_>) -> Option<BackendConfig> {
     let prefix = section.required("prefix", prefix);
     let password = match kind {
         Some(
-            BackendKind::Exec | BackendKind::Mysql | BackendKind::Postgres | BackendKind::Redis,
+            BackendKind::Exec
+            | BackendKind::Mysql
+            | BackendKind::Postgres
+            | BackendKind::Rabbitmq
+            | BackendKind::Redis,
         ) => section.secret("password"),
         Some(BackendKind::ApiKey) | None => None,
     };

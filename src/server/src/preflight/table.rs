@@ -66,6 +66,11 @@ name = "postgres"
 kind = "postgres"
 prefix = "d_"
 [[backend]]
+name = "rabbitmq"
+kind = "rabbitmq"
+prefix = "g_"
+url = "https://rabbit.example:15671"
+[[backend]]
 name = "redis"
 kind = "redis"
 prefix = "e_"
