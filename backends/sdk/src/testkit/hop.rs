@@ -91,35 +91,42 @@ impl Hop {
 fn carry(client: TcpStream, server: TcpStream, rule: Rule) {
     let (back, to_client) = (server.try_clone().unwrap(), client.try_clone().unwrap());
     let cut = Arc::clone(&rule.cut);
-    thread::spawn(move || pass(back, to_client, |_| !cut.load(Ordering::Relaxed)));
-    let last = client.try_clone().unwrap();
+    thread::spawn(move || pass(back, to_client, |_| !cut.load(Ordering::Relaxed), &cut));
     thread::spawn(move || {
-        pass(client, server, |message| {
-            if !message.windows(rule.word.len()).any(|part| part == rule.word) {
-                return true;
-            }
-            rule.met.store(true, Ordering::Relaxed);
-            match rule.fate {
-                Fate::Held(lasts) => thread::sleep(lasts),
-                Fate::Unanswered => {
-                    rule.cut.store(true, Ordering::Relaxed);
-                    // The client hears nothing more; the server still gets the message.
-                    last.shutdown(Shutdown::Write).ok();
+        let goes = |message: &[u8]| {
+            if message.windows(rule.word.len()).any(|part| part == rule.word) {
+                rule.met.store(true, Ordering::Relaxed);
+                match rule.fate {
+                    Fate::Held(lasts) => thread::sleep(lasts),
+                    Fate::Unanswered => rule.cut.store(true, Ordering::Relaxed),
                 }
             }
             true
-        });
+        };
+        pass(client, server, goes, &rule.cut);
     });
 }
 
+/// How long a server whose answer is lost is left to do what it was told: some stop when the
+/// client is gone.
+const TIME_TO_ACT: Duration = Duration::from_secs(3);
+
 /// From one end to the other while `goes` says so.
-fn pass(mut from: TcpStream, mut to: TcpStream, goes: impl Fn(&[u8]) -> bool) {
+fn pass(mut from: TcpStream, mut to: TcpStream, goes: impl Fn(&[u8]) -> bool, cut: &AtomicBool) {
     let mut bytes = [0; 16_384];
     while let Ok(count @ 1..) = from.read(&mut bytes) {
         let Some(message) = bytes.get(..count) else { return };
         if !goes(message) || to.write_all(message).is_err() {
             return;
         }
+        if cut.load(Ordering::Relaxed) {
+            // The client hears nothing more; the server has the message.
+            from.shutdown(Shutdown::Both).ok();
+            break;
+        }
+    }
+    if cut.load(Ordering::Relaxed) {
+        thread::sleep(TIME_TO_ACT);
     }
     // The other end learns that there is no more.
     to.shutdown(Shutdown::Both).ok();
