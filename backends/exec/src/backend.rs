@@ -190,7 +190,8 @@ impl Backend for ExecBackend {
             let handle = one.handle.as_str();
             match failed.remove(handle) {
                 Some(complaint) => {
-                    Revocation::Failed(complaint.into_failure(None).into_error(DOING))
+                    let failure = complaint.into_failure(self.runner.secret(), true);
+                    Revocation::Failed(failure.into_error(DOING))
                 }
                 None if revoked.gone.iter().any(|gone| gone == handle) => Revocation::Gone,
                 None => {
@@ -225,7 +226,11 @@ impl Backend for ExecBackend {
         let unclear = |what: &str| failed(Failure::Unclear(what.to_owned()));
         let mut last = after.map(|after| after.as_str().to_owned());
         for _ in 0..STRANGE_PAGES_MAX {
-            let call = Call::List { after: last.as_deref(), limit, prefix: self.prefix.as_str() };
+            let call = Call::List {
+                after: last.as_deref(),
+                limit: limit.min(self.runner.page_max()),
+                prefix: self.prefix.as_str(),
+            };
             let page: protocol::Page = self.ask(&call).await.map_err(failed)?;
             let names = page.credentials.iter().map(|item| item.handle.as_str());
             if !last.as_deref().into_iter().chain(names).is_sorted_by(|a, b| a < b) {

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use dayfly_backend_sdk::Secret;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::de::DeserializeOwned;
 use tokio::{
@@ -28,8 +29,13 @@ use crate::{
 /// How long what a program has written is waited for after it ended. One that left a process
 /// behind, with its output open, would keep us waiting for ever.
 const LAST_WORDS: Duration = Duration::from_millis(200);
+/// More than one credential of a list takes: a name of 63, a time, and what stands around them.
+const LISTED_BYTES: u32 = 192;
 /// How much of its standard error is kept.
 const COMPLAINTS_MAX: usize = 4_096;
+/// How many run for what must die, besides those that the configuration gives: it never waits
+/// behind what is minted (I10).
+const DEATHS: usize = 4;
 /// A program that makes processes as fast as we end them is ended so often.
 const KILLS: u32 = 16;
 
@@ -38,12 +44,28 @@ pub(crate) struct Runner {
     config: ExecConfig,
     pinned: OnceCell<Arc<Pinned>>,
     running: Semaphore,
+    ending: Semaphore,
 }
 
 impl Runner {
     pub(crate) fn new(config: ExecConfig) -> Self {
         let running = usize::try_from(config.concurrency_max).unwrap_or(usize::MAX);
-        Self { config, pinned: OnceCell::new(), running: Semaphore::new(running) }
+        Self {
+            config,
+            pinned: OnceCell::new(),
+            running: Semaphore::new(running),
+            ending: Semaphore::new(DEATHS),
+        }
+    }
+
+    /// What the program is given to sign in with.
+    pub(crate) fn secret(&self) -> Option<&Secret> {
+        self.config.password.as_ref()
+    }
+
+    /// How many credentials of a list it can say within its bound.
+    pub(crate) fn page_max(&self) -> u32 {
+        (self.config.output_bytes_max / LISTED_BYTES).max(1)
     }
 
     /// Asks one thing. `id` is the call's own number.
@@ -54,12 +76,15 @@ impl Runner {
     ) -> Result<T, Failure> {
         let deadline = Instant::now() + Duration::from_millis(u64::from(self.config.timeout_ms));
         let busy = || std::io::Error::other("as many of it as may run are running");
-        let permit = tokio::time::timeout_at(deadline, self.running.acquire()).await;
+        let dies = matches!(call, Call::Revoke { .. } | Call::Verify { .. });
+        let places = if dies { &self.ending } else { &self.running };
+        let permit = tokio::time::timeout_at(deadline, places.acquire()).await;
         let _permit = permit
             .map_err(|_| Failure::NotStarted(busy()))?
             .map_err(|_| Failure::NotStarted(busy()))?;
-        let pinned = self.pinned().await?;
-        let secret = self.config.password.as_ref();
+        let late = |_| Failure::NotStarted(std::io::Error::other("it could not be read in time"));
+        let pinned = tokio::time::timeout_at(deadline, self.pinned()).await.map_err(late)??;
+        let secret = self.secret();
         let mut process = Process::start(&self.config, &pinned)?;
         let request = protocol::request(id, secret, call);
         let bound = usize::try_from(self.config.output_bytes_max).unwrap_or(usize::MAX);
@@ -69,7 +94,7 @@ impl Runner {
         // What goes to the standard error at a mint may hold the new secret.
         let quotes = !matches!(call, Call::Mint { .. } | Call::Use { .. });
         match said {
-            Ok(output) => protocol::response(id, &output, secret),
+            Ok(output) => protocol::response(id, &output, secret, quotes),
             Err(Silent { what, complaints }) if quotes && !complaints.is_empty() => {
                 let complaints = tidy(&String::from_utf8_lossy(&complaints), secret);
                 Err(Failure::Unclear(format!("{what}; its standard error: {complaints}")))

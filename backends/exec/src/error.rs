@@ -43,11 +43,13 @@ impl Failure {
 
 /// A message of the program, fit for an error.
 pub(crate) fn tidy(message: &str, secret: Option<&Secret>) -> String {
+    // First what could split a secret in two, then the secret.
+    let plain: String = message.chars().filter(|c| !c.is_control()).collect();
     let masked = match secret.map(Secret::expose) {
-        Some(secret) if !secret.is_empty() => message.replace(secret, "…"),
-        Some(_) | None => message.to_owned(),
+        Some(secret) if !secret.is_empty() => plain.replace(secret, "…"),
+        Some(_) | None => plain,
     };
-    masked.chars().filter(|c| !c.is_control()).take(MESSAGE_MAX).collect()
+    masked.chars().take(MESSAGE_MAX).collect()
 }
 
 #[cfg(test)]
@@ -57,7 +59,7 @@ mod tests {
     #[test]
     fn a_message_is_cut_and_masked() {
         let secret = Secret::new("hunter2");
-        assert_eq!(tidy("no\nlogin with hunter2\u{1b}[31m", Some(&secret)), "nologin with …[31m");
+        assert_eq!(tidy("no\nlogin with hun\nter2\u{1b}[31m", Some(&secret)), "nologin with …[31m");
         assert_eq!(tidy(&"é".repeat(400), None).chars().count(), 300);
         assert_eq!(tidy("a", Some(&Secret::new(""))), "a");
     }

@@ -29,7 +29,7 @@ impl Pinned {
     /// Reads the program at `path` and compares it with its digest. Blocking.
     pub(crate) fn read(path: &Path, sha256: &str) -> Result<Self, Failure> {
         let mut bytes = Vec::new();
-        let file = File::open(path).map_err(Failure::NotStarted)?;
+        let file = open(path).map_err(Failure::NotStarted)?;
         file.take(BYTES_MAX).read_to_end(&mut bytes).map_err(Failure::NotStarted)?;
         let found = HEXLOWER.encode(digest(&SHA256, &bytes).as_ref());
         if found != sha256 {
@@ -45,8 +45,19 @@ impl Pinned {
     }
 }
 
+/// A file and nothing else: a pipe would have us wait.
+fn open(path: &Path) -> std::io::Result<File> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("it is no file"));
+    }
+    File::open(path)
+}
+
 fn sealed(bytes: &[u8]) -> std::io::Result<File> {
-    let descriptor = rustix::fs::memfd_create("dayfly-plugin", MemfdFlags::ALLOW_SEALING)?;
+    let create = |flags| rustix::fs::memfd_create("dayfly-plugin", flags);
+    let flags = MemfdFlags::ALLOW_SEALING;
+    // Linux before 6.3 does not know EXEC; after it, `vm.memfd_noexec` may ask for it.
+    let descriptor = create(flags | MemfdFlags::EXEC).or_else(|_| create(flags))?;
     let mut file = File::from(descriptor);
     file.write_all(bytes)?;
     let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;

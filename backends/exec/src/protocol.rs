@@ -15,7 +15,7 @@ use crate::error::{Failure, tidy};
 const VERSION: u32 = 1;
 
 /// What is asked.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 #[serde(tag = "call", rename_all = "snake_case")]
 pub(crate) enum Call<'a> {
     Mint {
@@ -57,7 +57,7 @@ pub(crate) enum Call<'a> {
 }
 
 /// A credential and the template that it was minted from.
-#[derive(Debug, Serialize)]
+#[derive(Serialize)]
 pub(crate) struct Named<'a> {
     pub(crate) handle: &'a str,
     pub(crate) template: &'a Value,
@@ -115,7 +115,8 @@ enum Kind {
 }
 
 impl Complaint {
-    pub(crate) fn into_failure(self, secret: Option<&Secret>) -> Failure {
+    /// `quotes`: whether its message may be shown.
+    pub(crate) fn into_failure(self, secret: Option<&Secret>, quotes: bool) -> Failure {
         let kind = match self.kind {
             Kind::Conflict => ErrorKind::Conflict,
             Kind::Denied => ErrorKind::Denied,
@@ -130,7 +131,8 @@ impl Complaint {
             Some(false) => Retry::Permanent,
             None => dayfly_backend_sdk::Error::new(kind, "").retry(),
         };
-        Failure::Said { kind, retry, message: tidy(&self.message, secret) }
+        let message = if quotes { tidy(&self.message, secret) } else { kind.to_string() };
+        Failure::Said { kind, retry, message }
     }
 }
 
@@ -139,6 +141,7 @@ pub(crate) fn response<T: DeserializeOwned>(
     id: &str,
     output: &[u8],
     secret: Option<&Secret>,
+    quotes: bool,
 ) -> Result<T, Failure> {
     // What is wrong is said without its text, which may hold a secret.
     let unclear = |what: &str| Failure::Unclear(format!("the program's answer {what}"));
@@ -152,7 +155,7 @@ pub(crate) fn response<T: DeserializeOwned>(
     match (response.result, response.error) {
         (Some(result), None) => serde_json::from_value(result)
             .map_err(|_| unclear("has a `result` of another shape than its call asks for")),
-        (None, Some(complaint)) => Err(complaint.into_failure(secret)),
+        (None, Some(complaint)) => Err(complaint.into_failure(secret, quotes)),
         (Some(_), Some(_)) => Err(unclear("has both `result` and `error`")),
         (None, None) => Err(unclear("has neither `result` nor `error`")),
     }
@@ -243,7 +246,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> String {
-        match response::<Used>("7", text.as_bytes(), None) {
+        match response::<Used>("7", text.as_bytes(), None, true) {
             Ok(used) => format!("{}", used.accepted),
             Err(failure) => failure.to_string(),
         }
