@@ -63,7 +63,7 @@ impl MysqlBackend {
             list: true,
             renew: true,
             deadline_guard: true,
-            ttl_min: skew + Duration::from_secs(1),
+            ttl_min: early + Duration::from_secs(1),
             handle_len_max: HANDLE_LEN_MAX,
         };
         Ok(Self {
@@ -157,8 +157,12 @@ impl Backend for MysqlBackend {
         };
         let sql = mint::message(request, &order).map_err(|error| failed(error.into()))?;
         let rows = self.link.run(&sql).await.map_err(failed)?;
-        let late = rows.last().map(|row| column::<i64>(row, 0)).transpose().map_err(failed)?;
-        if late != Some(0) {
+        let row = rows.last().ok_or_else(|| failed(Failure::Late))?;
+        let said = |index| column::<Option<i64>>(row, index).map_err(failed);
+        if said(0)? != Some(1) {
+            return Err(failed(Failure::Minting));
+        }
+        if said(1)? != Some(1) {
             return Err(failed(Failure::Late));
         }
         Ok(self.address.credential(request.handle, password, recipe.database.as_deref()))
@@ -177,7 +181,7 @@ impl Backend for MysqlBackend {
     }
 
     async fn revoke(&self, doomed: &[Doomed]) -> Vec<Revocation> {
-        revoke::revoke(&self.deaths, self.server, doomed, self.patience).await
+        revoke::revoke(&self.deaths, doomed, self.patience).await
     }
 
     async fn verify(&self, doomed: &[Doomed]) -> Result<Vec<Liveness>, Error> {
@@ -195,14 +199,17 @@ impl Backend for MysqlBackend {
         let failed = |failure: Failure| failure.into_error("the accounts could not be listed");
         let sql = self.listing(after, limit).map_err(|error| failed(error.into()))?;
         let rows = self.link.run(&sql).await.map_err(failed)?;
-        let mut credentials = Vec::with_capacity(rows.len());
-        for row in &rows {
-            let handle = Handle::parse(text(row, 0).map_err(failed)?);
-            credentials.extend(handle.ok().map(|handle| Listed { handle, expires_at: None }));
-        }
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let more = credentials.len() > limit;
-        credentials.truncate(limit);
+        let more = rows.len() > limit;
+        let mut credentials = Vec::with_capacity(rows.len());
+        for row in rows.iter().take(limit) {
+            let name = text(row, 0).map_err(failed)?;
+            // The expression cannot say which letters a lease's name can end with.
+            let ours = self.prefix.lease_of(&name).and_then(|_| Handle::parse(name).ok());
+            credentials.extend(ours.map(|handle| Listed { handle, expires_at: None }));
+        }
+        // A page of strangers only has nothing after which the next could begin.
+        let more = more && !credentials.is_empty();
         Ok(Listing { credentials, more })
     }
 

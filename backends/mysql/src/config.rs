@@ -72,7 +72,7 @@ impl Default for MysqlConfig {
             public_host: None,
             public_port: None,
             connections_max: 8,
-            lock_wait_timeout_s: 2,
+            lock_wait_timeout_s: 1,
             acquire_timeout_ms: 5_000,
             answer_timeout_ms: 10_000,
             session_end_timeout_ms: 5_000,
@@ -129,10 +129,11 @@ impl MysqlConfig {
         let bounds = [
             ("connections_max", self.connections_max, 1, 1_000),
             // MySQL takes no less than 1.
-            ("lock_wait_timeout_s", self.lock_wait_timeout_s, 1, 60),
+            ("lock_wait_timeout_s", self.lock_wait_timeout_s, 1, 3),
             ("acquire_timeout_ms", self.acquire_timeout_ms, 10, 600_000),
             ("answer_timeout_ms", self.answer_timeout_ms, 10, 600_000),
-            ("session_end_timeout_ms", self.session_end_timeout_ms, 10, 600_000),
+            // The engine gives a revocation 20 s in all.
+            ("session_end_timeout_ms", self.session_end_timeout_ms, 10, 10_000),
             ("clock_skew_ms_max", self.clock_skew_ms_max, 0, 60_000),
         ];
         for (name, value, min, max) in bounds {
@@ -240,8 +241,8 @@ mod tests {
             (json!({ "host": "a\0" }), "zero byte"),
             (json!({ "account_host": "a".repeat(256) }), "255"),
             (json!({ "connections_max": 0 }), "`connections_max` is 0, and 1 to 1000"),
-            (json!({ "lock_wait_timeout_s": 61 }), "`lock_wait_timeout_s` is 61"),
-            (json!({ "answer_timeout_ms": 2_000 }), "must be longer than `lock_wait"),
+            (json!({ "lock_wait_timeout_s": 4 }), "`lock_wait_timeout_s` is 4"),
+            (json!({ "answer_timeout_ms": 1_000 }), "must be longer than `lock_wait"),
             (json!({ "host": "/run/s", "tls": "verify-full" }), "a Unix socket has no TLS"),
             (json!({ "host": "/run/s" }), "over TLS only"),
             (json!({ "tls": "disable" }), "over TLS only"),

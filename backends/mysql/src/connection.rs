@@ -80,14 +80,19 @@ impl Link {
 
     /// Sends `sql` as one message and gives all rows of all its statements.
     pub(crate) async fn run(&self, sql: &Sql) -> Result<Vec<MySqlRow>, Failure> {
+        self.open().await?.run(sql).await
+    }
+
+    /// One connection for several messages. The numbers of connections are one server's, and
+    /// behind a balancer another connection could be another server's.
+    pub(crate) async fn open(&self) -> Result<Open<'_>, Failure> {
         let connection = self.pool.acquire().await.map_err(|error| Failure::connect(&error))?;
         let mut lent = Lent { connection, answered: false };
         if !self.known.load(Ordering::Relaxed) {
             self.know(&mut lent.connection).await?;
         }
-        let answer = self.exchange(&mut lent.connection, self.opening().then(sql)).await;
-        lent.answered = answer.is_ok();
-        answer
+        lent.answered = true;
+        Ok(Open { link: self, lent })
     }
 
     /// The two take each other's statements for errors in their syntax, or worse.
@@ -142,6 +147,24 @@ impl Link {
 
 fn patience(config: &MysqlConfig) -> Duration {
     Duration::from_millis(u64::from(config.acquire_timeout_ms))
+}
+
+/// A connection, as long as its messages are answered.
+pub(crate) struct Open<'a> {
+    link: &'a Link,
+    lent: Lent,
+}
+
+impl Open<'_> {
+    /// Sends `sql` as one message and gives all rows of all its statements. After a failure the
+    /// connection is not used again.
+    pub(crate) async fn run(&mut self, sql: &Sql) -> Result<Vec<MySqlRow>, Failure> {
+        self.lent.answered = false;
+        let message = self.link.opening().then(sql);
+        let answer = self.link.exchange(&mut self.lent.connection, message).await;
+        self.lent.answered = answer.is_ok();
+        answer
+    }
 }
 
 /// A connection on loan from the pool.

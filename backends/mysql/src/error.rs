@@ -21,6 +21,9 @@ pub(crate) enum Failure {
     /// The mint's deadline has passed at the server.
     #[error("the mint's deadline has passed at the server")]
     Late,
+    /// Another mint of the same name is under way.
+    #[error("another mint of this name is under way")]
+    Minting,
     /// We could not even write the message.
     #[error("{0}")]
     Ours(String),
@@ -62,7 +65,8 @@ impl Failure {
         match number_of(error) {
             // Shutdown, connection killed (two of MariaDB's), query interrupted: it may have
             // been done.
-            Some(1053 | 1079 | 1317 | 1927) | None => Self::Unknown { cause },
+            // An idle connection that MySQL has ended (4031) was told nothing.
+            Some(1053 | 1079 | 1317 | 1927 | 4031) | None => Self::Unknown { cause },
             Some(number) => Self::Server { number, cause },
         }
     }
@@ -104,8 +108,15 @@ impl Failure {
         use ErrorKind::{Conflict, Denied, Dependent, Invalid, Unavailable};
         let number = match self {
             Self::Connect { refused: true, .. } => return (Denied, Retry::Permanent),
-            Self::Connect { .. } | Self::Late => return (Unavailable, Retry::Temporary),
+            Self::Connect { .. } => return (Unavailable, Retry::Temporary),
+            // It has answered: no sign that it is down.
+            Self::Late => return (Invalid, Retry::Temporary),
+            Self::Minting => return (Conflict, Retry::Permanent),
             Self::Ours(_) => return (Invalid, Retry::Permanent),
+            // Also what a plugin that validates passwords says of a hash.
+            Self::Server { number: 1290, cause } if !cause.0.contains("read") => {
+                return (Denied, Retry::Permanent);
+            }
             Self::Server { number, .. } => *number,
             Self::Survived(_) => return (Dependent, Retry::Temporary),
             Self::Unknown { .. } => return (ErrorKind::UnknownOutcome, Retry::Temporary),

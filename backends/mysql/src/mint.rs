@@ -1,11 +1,13 @@
 //! The message that makes an account.
 //!
 //! Invariant: the name exists already is an error, and after the deadline, by the server's own
-//! clock, none of the statements does anything.
+//! clock, no statement begins. One that has begun may wait in the server for longer than any
+//! setting bounds; so the whole message runs under a lock of the server by the account's name,
+//! and who ends the account ends the lock's holder first.
 
 use std::time::Duration;
 
-use dayfly_backend_sdk::{MintRequest, Timestamp};
+use dayfly_backend_sdk::{Handle, MintRequest, Timestamp};
 use time::{OffsetDateTime, macros::format_description};
 
 use crate::{
@@ -21,13 +23,20 @@ pub(crate) struct Order<'a> {
     pub(crate) account_host: &'a Literal,
     pub(crate) server: Server,
     /// How much earlier than the deadline the server looks: the clocks' difference, and how long
-    /// it may wait for a lock after it has looked.
+    /// a statement may wait for a lock after it has looked.
     pub(crate) early: Duration,
 }
 
-const IN_TIME: &str = "NOT @dayfly_late";
+/// Looked at anew before each statement.
+const IN_TIME: &str =
+    "@dayfly_lock = 1 AND UTC_TIMESTAMP(6) <= CAST(@dayfly_deadline AS DATETIME(6))";
 
-/// One message. Its last row says whether it came too late.
+/// The server's lock that a mint of `handle` holds.
+pub(crate) fn lock(handle: &Handle) -> Literal {
+    Literal::plain(&format!("dayfly:{handle}"))
+}
+
+/// One message. Its last row says whether it had the lock, and whether it was in time.
 ///
 /// A statement of these commits by itself, so that one that fails leaves those before it: the
 /// lease of a mint that failed is revoked, whatever it left.
@@ -36,10 +45,14 @@ pub(crate) fn message(request: &MintRequest<'_>, order: &Order<'_>) -> Result<Sq
     let account = |sql: Sql| sql.account(&name, order.account_host);
     let recipe = order.recipe;
     let deadline = Literal::new(&utc(request.mint_deadline.minus(order.early)))?;
+    let lock = lock(request.handle);
+    let in_time = Sql::new().text(IN_TIME);
     let mut sql = Sql::new()
-        .text("SET @dayfly_late = UTC_TIMESTAMP(6) > CAST(")
+        .text("SET @dayfly_deadline = ")
         .literal(&deadline)
-        .text(" AS DATETIME(6));\n");
+        .text(";\nSET @dayfly_lock = GET_LOCK(")
+        .literal(&lock)
+        .text(", 0);\n");
     let mut create = account(Sql::new().text("CREATE USER "));
     let hash = Literal::new(order.hash)?;
     create = match order.server {
@@ -55,19 +68,21 @@ pub(crate) fn message(request: &MintRequest<'_>, order: &Order<'_>) -> Result<Sq
         create = create.text(" REQUIRE SSL");
     }
     create = create.text(" WITH MAX_USER_CONNECTIONS ").number(recipe.connection_limit);
-    sql = sql.only_if(IN_TIME, &create);
+    sql = sql.only_if(&in_time, &create);
     for grant in &recipe.grants {
         let grant = account(Sql::new().text("GRANT ").then(grant).text(" TO "));
-        sql = sql.only_if(IN_TIME, &grant);
+        sql = sql.only_if(&in_time, &grant);
     }
     if order.server == Server::Mariadb {
         for role in &recipe.roles {
             let grant = account(Sql::new().text("GRANT ").literal(role).text(" TO "));
             let set = Sql::new().text("SET DEFAULT ROLE ").literal(role).text(" FOR ");
-            sql = sql.only_if(IN_TIME, &grant).only_if(IN_TIME, &account(set));
+            sql = sql.only_if(&in_time, &grant).only_if(&in_time, &account(set));
         }
     }
-    Ok(sql.text("SELECT @dayfly_late"))
+    let sql = sql.text("SET @dayfly_in_time = ").text(IN_TIME);
+    let sql = sql.text(";\nDO RELEASE_LOCK(").literal(&lock);
+    Ok(sql.text(");\nSELECT CAST(@dayfly_lock AS SIGNED), CAST(@dayfly_in_time AS SIGNED)"))
 }
 
 /// `2026-11-22 16:07:35.000000`, in UTC.

@@ -65,6 +65,11 @@ impl Literal {
         Ok(Self(quoted(text)))
     }
 
+    /// Text of ours that needs no care: letters, digits, `:` and `_`.
+    pub(crate) fn plain(text: &str) -> Self {
+        Self(quoted(text))
+    }
+
     /// The name of a credential's account as a string.
     pub(crate) fn handle(handle: &Handle) -> Self {
         Self(format!("'{handle}'"))
@@ -137,8 +142,8 @@ impl Sql {
 
     /// Runs one statement only where `condition` holds at the server. It goes as a literal, so
     /// that nothing in it can end it.
-    pub(crate) fn only_if(self, condition: &'static str, statement: &Self) -> Self {
-        let mut sql = self.text("SET @dayfly_statement = IF(").text(condition).text(", ");
+    pub(crate) fn only_if(self, condition: &Self, statement: &Self) -> Self {
+        let mut sql = self.text("SET @dayfly_statement = IF(").then(condition).text(", ");
         sql.0.push_str(&quoted(&statement.0));
         sql.text(
             ", 'DO 0');\nPREPARE dayfly_prepared FROM @dayfly_statement;\n\
@@ -217,7 +222,7 @@ pub(crate) mod tests {
     fn a_condition_cannot_be_left_from_within() {
         let name = Literal::new("a\\'; DROP USER y; --").unwrap();
         let statement = Sql::new().text("DROP USER ").literal(&name);
-        let sql = Sql::new().only_if("@late", &statement).0;
+        let sql = Sql::new().only_if(&Sql::new().text("@late"), &statement).0;
         assert!(sql.contains("'DROP USER ''a\\\\\\\\''''; DROP USER y; --'''"), "{sql}");
     }
 }

@@ -5,7 +5,8 @@
 //! still come through after it is gone (its account was read at its beginning); it has the
 //! account's name and no right on anything. [`alive`] finds it by that name.
 //!
-//! Invariant: an account is gone when neither it nor a session of it is there.
+//! Invariant: an account is gone when neither it nor a session of it is there, nobody is making
+//! it, and we may see that.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,9 +17,9 @@ use dayfly_backend_sdk::{Doomed, Handle, Revocation};
 use sqlx::{Row, mysql::MySqlRow};
 
 use crate::{
-    config::Server,
-    connection::Link,
+    connection::{Link, Open},
     error::Failure,
+    mint::lock,
     quote::{Literal, Sql},
 };
 
@@ -26,27 +27,23 @@ const DOING: &str = "the account could not be revoked";
 /// How soon sessions that were ended are looked for again, and how the wait grows.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 const LOOK_AGAIN_MAX: Duration = Duration::from_millis(100);
+/// An account that is there again after so many drops is somebody else's doing.
+const DROPS_MAX: u32 = 3;
 
 /// Ends all of `doomed`, and says of each whether it is gone.
-pub(crate) async fn revoke(
-    link: &Link,
-    server: Server,
-    doomed: &[Doomed],
-    patience: Duration,
-) -> Vec<Revocation> {
+pub(crate) async fn revoke(link: &Link, doomed: &[Doomed], patience: Duration) -> Vec<Revocation> {
     let handles: Vec<&Handle> = doomed.iter().map(|one| &one.handle).collect();
-    let outcome = end(link, server, &handles, patience).await;
+    let outcome = end(link, &handles, patience).await;
     let refused = outcome.as_ref().err().is_some_and(Failure::is_refused);
     if !refused || handles.len() < 2 {
         return handles.iter().map(|handle| said(outcome.as_ref(), handle)).collect();
     }
     // One of them is in the way of all: each by itself, so that it is in nobody else's.
-    let mut each = Vec::with_capacity(handles.len());
-    for handle in &handles {
-        let outcome = end(link, server, std::slice::from_ref(handle), patience).await;
-        each.push(said(outcome.as_ref(), handle));
-    }
-    each
+    let each = handles.iter().map(async |handle| {
+        let outcome = end(link, std::slice::from_ref(handle), patience).await;
+        said(outcome.as_ref(), handle)
+    });
+    futures_util::future::join_all(each).await
 }
 
 fn said(outcome: Result<&BTreeSet<String>, &Failure>, handle: &Handle) -> Revocation {
@@ -61,109 +58,135 @@ fn said(outcome: Result<&BTreeSet<String>, &Failure>, handle: &Handle) -> Revoca
 }
 
 /// Which of them are left, after all was done to end them.
+///
+/// What is found decides the next step: a mint under way is ended; accounts are locked; while
+/// they have sessions, these are ended; locked and without sessions, they are dropped; and only
+/// when nothing is found any more are they gone.
 async fn end(
     link: &Link,
-    server: Server,
     handles: &[&Handle],
     patience: Duration,
 ) -> Result<BTreeSet<String>, Failure> {
-    if handles.is_empty() {
-        return Ok(BTreeSet::new());
-    }
-    let found = look(link, handles).await?;
-    if !found.accounts.is_empty() {
-        link.run(&on_all("ALTER USER IF EXISTS ", &found.accounts, " ACCOUNT LOCK")?).await?;
-    }
-    // Also those that came in before the lock took hold, so they are looked for after it.
-    kill_all(link, server, handles, patience).await?;
-    if !found.accounts.is_empty() {
-        link.run(&on_all("DROP USER IF EXISTS ", &found.accounts, "")?).await?;
-    }
-    // And those whose login had begun before it.
-    kill_all(link, server, handles, patience).await?;
-    alive(link, handles).await
-}
-
-/// Which of them are there, or have a session.
-pub(crate) async fn alive(link: &Link, handles: &[&Handle]) -> Result<BTreeSet<String>, Failure> {
-    if handles.is_empty() {
-        return Ok(BTreeSet::new());
-    }
-    let found = look(link, handles).await?;
-    let accounts = found.accounts.into_iter().map(|(name, _)| name);
-    let sessions = found.sessions.into_values().filter(|one| !one.is_login).map(|one| one.name);
-    Ok(accounts.chain(sessions).collect())
-}
-
-/// Ends sessions and logins until there is no session. Those that do not end in time are left to be found.
-async fn kill_all(
-    link: &Link,
-    server: Server,
-    handles: &[&Handle],
-    patience: Duration,
-) -> Result<(), Failure> {
+    let mut open = link.open().await?;
+    let mut locked = BTreeSet::new();
+    let mut drops = 0;
     let mut wait = LOOK_AGAIN;
     let mut waited = Duration::ZERO;
-    loop {
-        let sessions = look(link, handles).await?.sessions;
-        if sessions.is_empty() {
-            return Ok(());
+    while !handles.is_empty() {
+        let found = look(&mut open, handles).await?;
+        let fresh: BTreeSet<Account> = found.accounts.difference(&locked).cloned().collect();
+        if !fresh.is_empty() {
+            open.run(&on_all("ALTER USER IF EXISTS ", &fresh, " ACCOUNT LOCK")?).await?;
+            locked.extend(fresh);
+            // Also for those that came in before the lock took hold.
+            continue;
         }
-        kill(link, server, &sessions).await?;
-        // Not for logins: whoever has a dead password may send as many as he likes.
-        if sessions.values().all(|one| one.is_login) || waited > patience {
-            return Ok(());
+        // Logins too. They are not waited for: whoever has a dead password may send as many of
+        // them as he likes.
+        for (id, connected) in &found.connections {
+            open = kill(open, link, *id, connected).await?;
+        }
+        let busy = found.connections.values().any(|one| one.what != What::Login);
+        if !busy && found.accounts.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        if !busy && drops < DROPS_MAX {
+            open.run(&on_all("DROP USER IF EXISTS ", &found.accounts, "")?).await?;
+            drops += 1;
+            continue;
+        }
+        if waited > patience || drops == DROPS_MAX {
+            return Ok(found.alive());
         }
         tokio::time::sleep(wait).await;
         waited += wait;
         wait = (wait * 2).min(LOOK_AGAIN_MAX);
     }
+    Ok(BTreeSet::new())
 }
 
-async fn kill(
-    link: &Link,
-    server: Server,
-    sessions: &BTreeMap<u64, Connected>,
-) -> Result<(), Failure> {
-    if server == Server::Mariadb {
-        // By name: one that has come since is ended too.
-        let mut sql = Sql::new();
-        for name in sessions.values().map(|one| &one.name).collect::<BTreeSet<_>>() {
-            sql = sql.text("KILL USER ").literal(&Literal::new(name)?).text(";\n");
-        }
-        return link.run(&sql).await.map(drop);
+/// Which of them are there, are being made, or have a session.
+pub(crate) async fn alive(link: &Link, handles: &[&Handle]) -> Result<BTreeSet<String>, Failure> {
+    if handles.is_empty() {
+        return Ok(BTreeSet::new());
     }
-    for id in sessions.keys() {
-        match link.run(&Sql::new().text("KILL ").number(*id)).await {
-            // It has gone by itself.
-            Err(failure) if failure.is_no_such_thread() => {}
-            Err(failure) => return Err(failure),
-            Ok(_) => {}
-        }
-    }
-    Ok(())
+    Ok(look(&mut link.open().await?, handles).await?.alive())
 }
+
+/// Ends a connection if it still is what it was. Gives a connection to go on with.
+async fn kill<'a>(
+    mut open: Open<'a>,
+    link: &'a Link,
+    id: u64,
+    connected: &Connected,
+) -> Result<Open<'a>, Failure> {
+    let name = Literal::new(&connected.name)?;
+    let still = match connected.what {
+        What::Mint => {
+            let handle =
+                Handle::parse(&connected.name).map_err(|error| Failure::Ours(error.to_string()))?;
+            Sql::new().text("IS_USED_LOCK(").literal(&lock(&handle)).text(") = ").number(id)
+        }
+        What::Login | What::Session => Sql::new()
+            .text("EXISTS (SELECT 1 FROM information_schema.PROCESSLIST WHERE ID = ")
+            .number(id)
+            .text(" AND USER = ")
+            .literal(&name)
+            .text(")"),
+    };
+    let kill = Sql::new().text("KILL ").number(id);
+    match open.run(&Sql::new().only_if(&still, &kill)).await {
+        // It has gone by itself. A connection that was told of an error is not used again.
+        Err(failure) if failure.is_no_such_thread() => link.open().await,
+        Err(failure) => Err(failure),
+        Ok(_) => Ok(open),
+    }
+}
+
+/// Name and host.
+type Account = (String, String);
 
 /// What there is of some handles.
 #[derive(Default)]
 struct Found {
-    /// Name and host: an account that somebody made under our name with another host is ended
-    /// as well.
-    accounts: BTreeSet<(String, String)>,
+    /// An account that somebody made under our name with another host is ended as well.
+    accounts: BTreeSet<Account>,
     /// By the number of the connection.
-    sessions: BTreeMap<u64, Connected>,
+    connections: BTreeMap<u64, Connected>,
 }
 
 struct Connected {
     name: String,
-    /// It has not logged in yet, and is nobody's session. Of an account that is gone, and was
-    /// when it began, it never will be.
-    is_login: bool,
+    what: What,
 }
 
-async fn look(link: &Link, handles: &[&Handle]) -> Result<Found, Failure> {
-    let named =
-        |sql: Sql| sql.list(handles, |sql, handle| sql.literal(&Literal::handle(handle))).text(")");
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// It has not logged in yet, and is nobody's session. Of an account that is gone, and was
+    /// when it began, it never will be.
+    Login,
+    /// One of ours that is making the account.
+    Mint,
+    /// A session of the account.
+    Session,
+}
+
+impl Found {
+    fn alive(self) -> BTreeSet<String> {
+        let accounts = self.accounts.into_iter().map(|(name, _)| name);
+        let connections = self.connections.into_values();
+        let connections = connections.filter(|one| one.what != What::Login).map(|one| one.name);
+        accounts.chain(connections).collect()
+    }
+}
+
+async fn look(open: &mut Open<'_>, handles: &[&Handle]) -> Result<Found, Failure> {
+    let named = |sql: Sql| {
+        sql.list(handles, |sql, handle| sql.literal(&Literal::handle(handle))).text(");\n")
+    };
+    // Without the right to see others' connections PROCESSLIST shows our own and says nothing.
+    // This has nothing to show, and fails without that right.
+    let may_see = Sql::new().text("SHOW ENGINE MEMORY STATUS;\n");
     let accounts = named(
         Sql::new()
             .text("SELECT CONVERT(User USING utf8mb4), CONVERT(Host USING utf8mb4),")
@@ -175,17 +198,36 @@ async fn look(link: &Link, handles: &[&Handle]) -> Result<Found, Failure> {
             .text(" CAST(ID AS UNSIGNED)")
             .text(" FROM information_schema.PROCESSLIST WHERE USER IN ("),
     );
-    let rows = link.run(&accounts.text(";\n").then(&sessions)).await?;
+    let mut mints = Sql::new().text("SELECT name, 'Mint', CAST(id AS UNSIGNED) FROM (");
+    for (at, handle) in handles.iter().enumerate() {
+        let union = if at > 0 { " UNION ALL SELECT " } else { "SELECT " };
+        mints = mints.text(union).literal(&Literal::handle(handle)).text(" AS name, IS_USED_LOCK(");
+        mints = mints.literal(&lock(handle)).text(") AS id");
+    }
+    let mints = mints.text(") AS mints WHERE id IS NOT NULL");
+    // The mints before the accounts: one that ends in between has left its account.
+    let message = may_see.then(&mints).text(";\n").then(&accounts).then(&sessions);
+    let rows = open.run(&message).await?;
+    let ours: BTreeSet<&str> = handles.iter().map(|handle| handle.as_str()).collect();
     let mut found = Found::default();
     for row in &rows {
         let name = text(row, 0)?;
+        // The server may take letters in another case for the same.
+        if !ours.contains(name.as_str()) {
+            continue;
+        }
+        let detail = text(row, 1)?;
         match column::<u64>(row, 2)? {
             0 => {
-                found.accounts.insert((name, text(row, 1)?));
+                found.accounts.insert((name, detail));
             }
             id => {
-                let is_login = text(row, 1)? == "Connect";
-                found.sessions.insert(id, Connected { name, is_login });
+                let what = match detail.as_str() {
+                    "Connect" => What::Login,
+                    "Mint" => What::Mint,
+                    _ => What::Session,
+                };
+                found.connections.insert(id, Connected { name, what });
             }
         }
     }
@@ -194,10 +236,10 @@ async fn look(link: &Link, handles: &[&Handle]) -> Result<Found, Failure> {
 
 fn on_all(
     verb: &'static str,
-    accounts: &BTreeSet<(String, String)>,
+    accounts: &BTreeSet<Account>,
     rest: &'static str,
 ) -> Result<Sql, Failure> {
-    let quoted = |(name, host): &(String, String)| -> Result<_, Failure> {
+    let quoted = |(name, host): &Account| -> Result<_, Failure> {
         Ok((Literal::new(name)?, Literal::new(host)?))
     };
     let quoted = accounts.iter().map(quoted).collect::<Result<Vec<_>, _>>()?;

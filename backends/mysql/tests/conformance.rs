@@ -24,7 +24,7 @@ use dayfly_backend_mysql::{MysqlBackend, MysqlConfig, Server as Kind, Tls};
 use dayfly_backend_sdk::{
     Backend, Credential, Doomed, Error, ErrorKind, Handle, Liveness, MintRequest, Retry,
     Revocation, Secret, Template, Timestamp,
-    testkit::{self, Hop, Login, Session, Subject},
+    testkit::{self, Hop, Login, Session, Subject, eventually},
 };
 use serde_json::{Value, json};
 use sqlx::{
@@ -450,7 +450,7 @@ async fn an_answer_that_is_lost_means_nothing() {
     assert!(hop.met(), "else this proves nothing");
     assert_eq!(error.kind(), ErrorKind::UnknownOutcome, "{}", chain(&error));
     let doomed = Doomed { handle, plan: template.plan().clone() };
-    testkit::eventually("it was made", async || {
+    eventually("it was made", async || {
         (service.liveness(&doomed).await == Liveness::Live).then_some(())
     })
     .await;
@@ -594,6 +594,78 @@ async fn what_should_be_changed_is_said() {
         let many = |text: &String| text.contains("ALL PRIVILEGES") || text.contains("SUPER");
         assert!(advice.iter().any(many), "{kind}: {advice:?}");
     }
+}
+
+/// Without PROCESS our account sees no session but its own; what it cannot see is not gone.
+#[tokio::test]
+async fn who_cannot_see_sessions_says_of_none_that_it_is_gone() {
+    for kind in KINDS {
+        let server = Server::start(kind);
+        set_up(&server).await;
+        let backend = MysqlBackend::new(&config(&server, "dayfly")).unwrap();
+        let template = backend.template(&usual()).unwrap();
+        let handle = backend.handle(Uuid::from_u128(1)).unwrap();
+        mint(&backend, &handle, &template, Duration::from_secs(30)).await.unwrap();
+        let mut admin = server.admin().await;
+        run(&mut admin, "REVOKE PROCESS ON *.* FROM dayfly@'%'").await.unwrap();
+        let blind = MysqlBackend::new(&config(&server, "dayfly")).unwrap();
+        let doomed = [Doomed { handle, plan: template.plan().clone() }];
+        let ended = blind.revoke(&doomed).await;
+        let Revocation::Failed(error) = &ended[0] else { panic!("{kind}: {ended:?}") };
+        assert_eq!(error.kind(), ErrorKind::Denied, "{kind}: {}", chain(error));
+        assert!(chain(error).contains("PROCESS"), "{kind}: {}", chain(error));
+        assert!(blind.verify(&doomed).await.is_err(), "{kind}");
+        run(&mut admin, "GRANT PROCESS ON *.* TO dayfly@'%'").await.unwrap();
+        let ended = backend.revoke(&doomed).await;
+        assert!(matches!(ended[..], [Revocation::Gone]), "{kind}: {ended:?}");
+    }
+}
+
+/// A mint that has begun and waits in the server, longer than anyone waits for it, is ended by
+/// what ends its account; it makes nothing afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mint_that_hangs_in_the_server_is_ended_with_its_account() {
+    for kind in KINDS {
+        let server = Server::start(kind);
+        set_up(&server).await;
+        let mut admin = server.admin().await;
+        let backend = MysqlBackend::new(&config(&server, "dayfly")).unwrap();
+        let handle = backend.handle(Uuid::from_u128(1)).unwrap();
+        let template = backend.template(&usual()).unwrap();
+        let doomed = [Doomed { handle: handle.clone(), plan: template.plan().clone() }];
+        // One of ours that holds the mint's lock and makes the account in a while.
+        let options = plain().host("127.0.0.1").port(server.port).username("dayfly");
+        let options = options.password(ACCOUNT_PASSWORD).ssl_mode(MySqlSslMode::VerifyIdentity);
+        let options = options.ssl_ca(server.path("ca.pem"));
+        let mut slow = MySqlConnection::connect_with(&options).await.unwrap();
+        let message = format!(
+            "SELECT GET_LOCK('dayfly:{handle}', 0); SELECT SLEEP(3); CREATE USER '{handle}'@'%'"
+        );
+        let ending = async {
+            eventually("it hangs", async || {
+                let sql = format!("SELECT CAST(IS_USED_LOCK('dayfly:{handle}') AS SIGNED)");
+                let mut admin = server.admin().await;
+                let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(&mut admin).await.unwrap();
+                row.get::<Option<i64>, _>(0)
+            })
+            .await;
+            let seen = backend.verify(&doomed).await.unwrap();
+            assert_eq!(seen, [Liveness::Live], "{kind}: it is being made");
+            backend.revoke(&doomed).await
+        };
+        let (made, ended) = tokio::join!(run_lossy(&mut slow, &message), ending);
+        assert!(matches!(ended[..], [Revocation::Gone]), "{kind}: {ended:?}");
+        assert!(!made, "{kind}: the mint was ended");
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let sql = format!("SELECT COUNT(*) FROM mysql.user WHERE User = '{handle}'");
+        let row = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_one(&mut admin).await.unwrap();
+        assert_eq!(row.get::<i64, _>(0), 0, "{kind}");
+    }
+}
+
+/// Whether all of it was run.
+async fn run_lossy(connection: &mut MySqlConnection, sql: &str) -> bool {
+    sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).fetch_all(connection).await.is_ok()
 }
 
 /// The server is told a hash, and says nothing else.
