@@ -31,13 +31,14 @@ impl Mariadb {
         let data = format!("--datadir={}", directory.path().join("data").display());
         let mut command = Command::new("mariadb-install-db");
         command.args(["--no-defaults", "--skip-test-db", "--user=root", &data]);
-        command.arg("--auth-root-authentication-method=normal");
+        command.arg("--auth-root-authentication-method=normal").env("TMPDIR", directory.path());
         assert!(command.stdout(Stdio::null()).status().unwrap().success());
         let port = free_port();
         let mut command = Command::new("mariadbd");
         command.args(["--no-defaults", "--bind-address=127.0.0.1", "--user=root", &data]);
         command.arg(format!("--socket={}", directory.path().join("s").display()));
         command.arg(format!("--pid-file={}", directory.path().join("pid").display()));
+        command.env("TMPDIR", directory.path());
         let child = command.arg(format!("--port={port}")).stderr(Stdio::null()).spawn().unwrap();
         let server = Self { directory, port, child };
         eventually("it listens", Duration::from_mins(1), async || {

@@ -149,6 +149,8 @@ impl Server {
             command.arg("--user=root");
         }
         command.arg(format!("--datadir={}", self.path("data").display()));
+        // A server that starts clears this of temporary tables, others' too.
+        command.env("TMPDIR", self.directory.path());
         command
     }
 
@@ -165,6 +167,7 @@ impl Server {
                 if is_root() {
                     command.arg("--user=root");
                 }
+                command.env("TMPDIR", self.directory.path());
                 run(command.arg(format!("--datadir={}", self.path("data").display())));
             }
         }
