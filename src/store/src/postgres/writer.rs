@@ -271,8 +271,11 @@ impl Writer {
                 failpoint::reached("commit.after")
                     .await
                     .map_err(|_| Attempt::Unknown(injected()))?;
-                // A durable commit makes everything before it durable.
-                if durable || chain.head().seq < self.durable {
+                // A durable commit makes everything before it durable, if it wrote anything: one
+                // that only looked (a probe, a claim of nothing) flushes nothing, and what was
+                // committed asynchronously before it can still be lost.
+                let wrote = chain.head().seq > before.seq;
+                if (durable && wrote) || chain.head().seq < self.durable {
                     self.durable = chain.head().seq;
                 }
                 self.chain = chain;
