@@ -34,7 +34,7 @@ impl ApiKeyBackend {
     pub fn new(prefix: HandlePrefix, keys: Arc<dyn KeyStore>, random: Random) -> Self {
         let capabilities = Capabilities {
             kind: "api_key",
-            expiry: Expiry::Native { slack: Duration::ZERO },
+            expiry: Expiry::Native { slack: Duration::ZERO, life_min: Duration::ZERO },
             revoke: true,
             session_kill: false,
             verify: true,

@@ -142,9 +142,10 @@ impl ExecConfig {
         let seconds = |seconds: u32| Duration::from_secs(u64::from(seconds));
         Capabilities {
             kind: "exec",
-            expiry: self
-                .native_expiry
-                .map_or(Expiry::None, |native| Expiry::Native { slack: seconds(native.slack_s) }),
+            expiry: self.native_expiry.map_or(Expiry::None, |native| Expiry::Native {
+                slack: seconds(native.slack_s),
+                life_min: Duration::ZERO,
+            }),
             revoke: true,
             session_kill: self.can.contains(&Can::SessionKill),
             verify: self.can.contains(&Can::Verify),

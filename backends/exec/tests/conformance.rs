@@ -75,7 +75,7 @@ impl Service {
 
     fn doomed(&self, number: u128) -> Doomed {
         let handle = self.backend.handle(Uuid::from_u128(number)).unwrap();
-        Doomed { handle, plan: self.template().plan().clone() }
+        Doomed::new(handle, self.template().plan().clone())
     }
 
     async fn mint(&self, number: u128) -> Result<Credential, Error> {

@@ -142,12 +142,13 @@ impl Service {
         let handle = self.handle(lease);
         let credential = self.mint(&handle, &template).await;
         let credential = credential.unwrap_or_else(|error| panic!("{}", chain(&error)));
-        (Doomed { handle, plan: template.plan().clone() }, credential)
+        (Doomed::new(handle, template.plan().clone()), credential)
     }
 
     async fn end(&self, doomed: &Doomed) -> Result<(), Error> {
         match self.backend.revoke(std::slice::from_ref(doomed)).await.pop().unwrap() {
             Revocation::Gone => Ok(()),
+            Revocation::Lingers => panic!("it lingers"),
             Revocation::Failed(error) => Err(error),
         }
     }
@@ -433,7 +434,7 @@ async fn a_create_that_comes_late_creates_nothing() {
     let error = mint(&backend, &handle, &template, Duration::from_secs(3)).await.unwrap_err();
     assert!(chain(&error).contains("deadline has passed"), "{}", chain(&error));
     assert!(hop.met(), "else this proves nothing");
-    let doomed = Doomed { handle, plan: template.plan().clone() };
+    let doomed = Doomed::new(handle, template.plan().clone());
     assert_eq!(service.liveness(&doomed).await, Liveness::Gone);
 }
 
@@ -449,7 +450,7 @@ async fn an_answer_that_is_lost_means_nothing() {
     let error = mint(&backend, &handle, &template, Duration::from_secs(30)).await.unwrap_err();
     assert!(hop.met(), "else this proves nothing");
     assert_eq!(error.kind(), ErrorKind::UnknownOutcome, "{}", chain(&error));
-    let doomed = Doomed { handle, plan: template.plan().clone() };
+    let doomed = Doomed::new(handle, template.plan().clone());
     eventually("it was made", async || {
         (service.liveness(&doomed).await == Liveness::Live).then_some(())
     })
@@ -609,7 +610,7 @@ async fn who_cannot_see_sessions_says_of_none_that_it_is_gone() {
         let mut admin = server.admin().await;
         run(&mut admin, "REVOKE PROCESS ON *.* FROM dayfly@'%'").await.unwrap();
         let blind = MysqlBackend::new(&config(&server, "dayfly")).unwrap();
-        let doomed = [Doomed { handle, plan: template.plan().clone() }];
+        let doomed = [Doomed::new(handle, template.plan().clone())];
         let ended = blind.revoke(&doomed).await;
         let Revocation::Failed(error) = &ended[0] else { panic!("{kind}: {ended:?}") };
         assert_eq!(error.kind(), ErrorKind::Denied, "{kind}: {}", chain(error));
@@ -632,7 +633,7 @@ async fn a_mint_that_hangs_in_the_server_is_ended_with_its_account() {
         let backend = MysqlBackend::new(&config(&server, "dayfly")).unwrap();
         let handle = backend.handle(Uuid::from_u128(1)).unwrap();
         let template = backend.template(&usual()).unwrap();
-        let doomed = [Doomed { handle: handle.clone(), plan: template.plan().clone() }];
+        let doomed = [Doomed::new(handle.clone(), template.plan().clone())];
         // One of ours that holds the mint's lock and makes the account in a while.
         let options = plain().host("127.0.0.1").port(server.port).username("dayfly");
         let options = options.password(ACCOUNT_PASSWORD).ssl_mode(MySqlSslMode::VerifyIdentity);
@@ -696,7 +697,7 @@ async fn a_server_that_dies_loses_nothing_that_was_answered() {
     let backend = MysqlBackend::new(&config).unwrap();
     let template = backend.template(&usual()).unwrap();
     let handle = |number| backend.handle(Uuid::from_u128(number)).unwrap();
-    let doomed = |handle: Handle| Doomed { handle, plan: template.plan().clone() };
+    let doomed = |handle: Handle| Doomed::new(handle, template.plan().clone());
     let patience = Duration::from_secs(30);
     mint(&backend, &handle(1), &template, patience).await.unwrap();
 

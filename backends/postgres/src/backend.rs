@@ -67,7 +67,7 @@ impl PostgresBackend {
             kind: "postgres",
             // Once because VALID UNTIL is set later by it, once because the server's clock may
             // be behind by it.
-            expiry: Expiry::Native { slack: skew * 2 },
+            expiry: Expiry::Native { slack: skew * 2, life_min: Duration::ZERO },
             revoke: true,
             session_kill: true,
             verify: true,

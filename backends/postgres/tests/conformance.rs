@@ -116,12 +116,13 @@ impl Service {
         let template = self.template(raw);
         let handle = self.handle(lease);
         let credential = self.mint(&handle, &template).await.unwrap();
-        (Doomed { handle, plan: template.plan().clone() }, credential)
+        (Doomed::new(handle, template.plan().clone()), credential)
     }
 
     async fn end(&self, doomed: &Doomed) -> Result<(), Error> {
         match self.backend.revoke(std::slice::from_ref(doomed)).await.pop().unwrap() {
             Revocation::Gone => Ok(()),
+            Revocation::Lingers => panic!("it lingers"),
             Revocation::Failed(error) => Err(error),
         }
     }
@@ -400,6 +401,7 @@ async fn one_that_owns_something_fails_alone() {
     for (at, outcome) in service.backend.revoke(&batch).await.into_iter().enumerate() {
         match outcome {
             Revocation::Gone => assert_ne!(at, 4),
+            Revocation::Lingers => panic!("it lingers"),
             Revocation::Failed(error) => {
                 assert_eq!((at, error.kind()), (4, ErrorKind::Dependent), "{error:?}");
             }
@@ -524,7 +526,7 @@ async fn a_mint_is_all_or_nothing() {
         assert_eq!(error.kind(), kind, "{raw}: {error:?}");
         let shown = format!("{error} {error:?}");
         assert!(!shown.contains("sesame") && !shown.contains("SCRAM"), "{shown}");
-        let doomed = Doomed { handle, plan: template.plan().clone() };
+        let doomed = Doomed::new(handle, template.plan().clone());
         assert_eq!(service.liveness(&doomed).await, Liveness::Gone, "{raw}");
     }
 }
@@ -546,7 +548,7 @@ async fn a_mint_that_waits_past_its_deadline_is_undone() {
     };
     let error = service.backend.mint(&request).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
-    let doomed = Doomed { handle, plan: template.plan().clone() };
+    let doomed = Doomed::new(handle, template.plan().clone());
     assert_eq!(service.liveness(&doomed).await, Liveness::Gone);
 }
 
@@ -753,7 +755,7 @@ async fn a_cancelled_request_takes_its_connection_with_it() {
     tokio::time::sleep(Duration::from_millis(2_200)).await;
     let open = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
     assert_eq!(service.count(&open).await, 0, "the connection of the cancelled request is closed");
-    let doomed = Doomed { handle, plan: template.plan().clone() };
+    let doomed = Doomed::new(handle, template.plan().clone());
     service.end(&doomed).await.unwrap();
     assert_eq!(service.liveness(&doomed).await, Liveness::Gone);
 }
@@ -802,7 +804,7 @@ async fn a_server_that_is_not_there_is_unavailable() {
     let backend = PostgresBackend::new(&config).unwrap();
     assert_eq!(backend.list(None, 1).await.unwrap_err().kind(), ErrorKind::Unavailable);
     let handle = backend.handle(Uuid::from_u128(1)).unwrap();
-    let doomed = Doomed { handle, plan: Plan::default() };
+    let doomed = Doomed::new(handle, Plan::default());
     let outcome = backend.revoke(&[doomed]).await;
     assert!(matches!(&outcome[0], Revocation::Failed(e) if e.kind() == ErrorKind::Unavailable));
 }

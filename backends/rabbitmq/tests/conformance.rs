@@ -62,6 +62,7 @@ impl Service {
     async fn end(&self, doomed: &Doomed) -> Result<(), Error> {
         match self.backend.revoke(std::slice::from_ref(doomed)).await.pop().unwrap() {
             Revocation::Gone => Ok(()),
+            Revocation::Lingers => panic!("it lingers"),
             Revocation::Failed(error) => Err(error),
         }
     }
@@ -87,7 +88,7 @@ async fn mint(
         lease: "lse_test",
     };
     let credential = backend.mint(&request).await?;
-    Ok((Doomed { handle, plan: template.plan().clone() }, credential))
+    Ok((Doomed::new(handle, template.plan().clone()), credential))
 }
 
 fn now() -> Timestamp {
@@ -297,7 +298,7 @@ async fn an_answer_that_is_lost_means_nothing() {
     assert!(hop.met(), "else this proves nothing");
     assert_eq!(error.kind(), ErrorKind::UnknownOutcome, "{}", chain(&error));
     let handle = service.backend.handle(Uuid::from_u128(1)).unwrap();
-    let doomed = Doomed { handle, plan: dayfly_backend_sdk::Plan::default() };
+    let doomed = Doomed::new(handle, dayfly_backend_sdk::Plan::default());
     eventually("it was made", async || {
         (service.liveness(&doomed).await == Liveness::Live).then_some(())
     })
@@ -344,7 +345,7 @@ async fn what_is_wrong_with_the_way_is_said() {
     assert!(report.passed(), "{report:?}");
     // What the mint with the unknown vhost left behind.
     let handle = service.backend.handle(Uuid::from_u128(1)).unwrap();
-    service.end(&Doomed { handle, plan: dayfly_backend_sdk::Plan::default() }).await.unwrap();
+    service.end(&Doomed::new(handle, dayfly_backend_sdk::Plan::default())).await.unwrap();
 }
 
 /// The server is killed, comes back, and has what it had. It is told a hash, and writes no

@@ -75,12 +75,13 @@ impl Service {
         let template = self.backend.template(&raw)?;
         let handle = self.backend.handle(Uuid::from_u128(number)).unwrap();
         let credential = mint(&self.backend, &handle, &template, Duration::from_secs(30)).await?;
-        Ok((Doomed { handle, plan: template.plan().clone() }, credential))
+        Ok((Doomed::new(handle, template.plan().clone()), credential))
     }
 
     async fn end(&self, doomed: &Doomed) -> Result<(), Error> {
         match self.backend.revoke(std::slice::from_ref(doomed)).await.pop() {
             Some(Revocation::Gone) => Ok(()),
+            Some(Revocation::Lingers) => panic!("it lingers"),
             Some(Revocation::Failed(error)) => Err(error),
             None => panic!("no answer"),
         }
@@ -312,7 +313,7 @@ async fn a_create_that_comes_late_creates_nothing() {
     let error = mint(&backend, &handle, &template, Duration::from_secs(1)).await.unwrap_err();
     assert!(chain(&error).contains("deadline has passed"), "{}", chain(&error));
     assert!(hop.met(), "else this proves nothing");
-    let doomed = Doomed { handle, plan: Plan::default() };
+    let doomed = Doomed::new(handle, Plan::default());
     assert_eq!(service.backend.verify(&[doomed]).await.unwrap(), [Liveness::Gone]);
 }
 

@@ -27,6 +27,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// [`ErrorKind::Invalid`], with a message for the person who wrote the configuration.
     fn template(&self, raw: &Value) -> Result<Template, Error>;
 
+    /// Whether its mints keep something ([`Credential::keep`]), so that there must be a key to
+    /// seal it with.
+    fn keeps(&self) -> bool {
+        false
+    }
+
     /// The handle of a lease. A function of the lease id alone.
     fn handle(&self, lease: Uuid) -> Result<Handle, HandleError> {
         self.prefix().handle(lease, self.capabilities().handle_len_max)
@@ -158,6 +164,7 @@ type Name = Cow<'static, str>;
 pub struct Credential {
     fields: BTreeMap<Name, Field>,
     environment: Vec<(Name, Name)>,
+    kept: Option<Secret>,
 }
 
 impl Credential {
@@ -187,6 +194,20 @@ impl Credential {
         self
     }
 
+    /// Keeps what only the mint's answer tells and revoking needs: an id that the backend
+    /// chose, or the secret itself where nothing else revokes it. The engine has it sealed
+    /// until the credential is dead.
+    #[must_use]
+    pub fn keep(mut self, kept: Secret) -> Self {
+        self.kept = Some(kept);
+        self
+    }
+
+    /// What is to be kept.
+    pub fn kept(&self) -> Option<&Secret> {
+        self.kept.as_ref()
+    }
+
     /// The fields by name.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &Field)> {
         self.fields.iter().map(|(name, field)| (name.as_ref(), field))
@@ -213,6 +234,23 @@ pub struct Doomed {
     pub handle: Handle,
     /// The plan that was copied at mint.
     pub plan: Plan,
+    /// What the mint kept for this. None where it kept nothing, and none as well where its
+    /// answer was lost before anybody could keep it.
+    pub kept: Option<Secret>,
+}
+
+impl Doomed {
+    /// One of which nothing was kept.
+    pub fn new(handle: Handle, plan: Plan) -> Self {
+        Self { handle, plan, kept: None }
+    }
+
+    /// With what [`Credential::kept`] said at the mint.
+    #[must_use]
+    pub fn keeping(mut self, kept: Option<Secret>) -> Self {
+        self.kept = kept;
+        self
+    }
 }
 
 /// What became of one of [`Backend::revoke`]'s.
@@ -220,6 +258,10 @@ pub struct Doomed {
 pub enum Revocation {
     /// It is not there any more, whoever ended it.
     Gone,
+    /// Nothing that we can do ends it before its own expiry: it has no end but that one, or
+    /// what would end it was lost with the mint's answer. Not an answer of a backend without
+    /// [`Expiry::Native`](crate::Expiry::Native).
+    Lingers,
     /// It may still be alive.
     Failed(Error),
 }
@@ -290,11 +332,15 @@ pub struct CanaryStep {
 pub struct CanaryReport {
     /// The steps that ran; the last one may have failed.
     pub steps: Vec<CanaryStep>,
+    /// The backend cannot revoke, so that there were no such steps: the credential ends at its
+    /// own expiry.
+    pub lingers: bool,
 }
 
 impl CanaryReport {
-    /// Whether all four steps ran and held.
+    /// Whether all the steps that the backend is capable of ran and held.
     pub fn passed(&self) -> bool {
-        self.steps.len() == 4 && self.steps.iter().all(|step| step.result.is_ok())
+        self.steps.len() == if self.lingers { 2 } else { 4 }
+            && self.steps.iter().all(|step| step.result.is_ok())
     }
 }

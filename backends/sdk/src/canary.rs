@@ -39,7 +39,7 @@ pub enum Unusable {
 pub async fn canary(probe: &dyn Probe, handle: &Handle, template: &Template) -> CanaryReport {
     let mut report = CanaryReport::default();
     let mut step = |name, result| report.steps.push(CanaryStep { name, result });
-    let doomed = [Doomed { handle: handle.clone(), plan: template.plan().clone() }];
+    let doomed = [Doomed::new(handle.clone(), template.plan().clone())];
     let credential = match mint(probe, handle, template).await {
         Ok(credential) => credential,
         Err(error) => {
@@ -52,6 +52,7 @@ pub async fn canary(probe: &dyn Probe, handle: &Handle, template: &Template) -> 
         }
     };
     step("mint", Ok(()));
+    let doomed = doomed.map(|one| one.keeping(credential.kept().cloned()));
     let used = probe.try_use(&credential).await.map_err(|unusable| match unusable {
         Unusable::Refused(error) | Unusable::Unknown(error) => error,
     });
@@ -59,6 +60,14 @@ pub async fn canary(probe: &dyn Probe, handle: &Handle, template: &Template) -> 
     let revoked = match probe.revoke(&doomed).await.pop() {
         Some(Revocation::Gone) => Ok(()),
         Some(Revocation::Failed(error)) => Err(error),
+        // As its backend declares: there is no death to look for yet.
+        Some(Revocation::Lingers) if !probe.capabilities().revoke => {
+            report.lingers = true;
+            return report;
+        }
+        Some(Revocation::Lingers) => {
+            Err(Error::new(ErrorKind::Invalid, "nothing ends the credential before its expiry"))
+        }
         None => Err(Error::new(ErrorKind::Invalid, "no answer for the credential")),
     };
     step("revoke", revoked);

@@ -36,6 +36,9 @@ pub enum Expiry {
     Native {
         /// How far past the lease's own expiry the backend may still accept it.
         slack: Duration,
+        /// The shortest life that it can give. A lease may be shorter; what cannot be revoked
+        /// then outlives it.
+        life_min: Duration,
     },
 }
 

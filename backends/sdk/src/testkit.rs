@@ -4,9 +4,12 @@
 //! and [`run`] says which steps ran, so that a test can insist on them.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,7 +18,7 @@ use uuid::Uuid;
 
 use crate::{
     Backend, Credential, Doomed, ErrorKind, Expiry, Handle, Liveness, Marker, MintRequest, Plan,
-    RenewRequest, Revocation, Template, Timestamp,
+    RenewRequest, Revocation, Secret, Template, Timestamp,
 };
 
 mod certificates;
@@ -92,12 +95,13 @@ pub struct Subject<'a> {
     template: &'a Template,
     login: &'a dyn Login,
     leases: AtomicU64,
+    kept: Mutex<BTreeMap<Handle, Secret>>,
 }
 
 impl<'a> Subject<'a> {
     /// A backend, a template whose credentials can log in, and who logs in.
     pub fn new(backend: &'a dyn Backend, template: &'a Template, login: &'a dyn Login) -> Self {
-        Self { backend, template, login, leases: AtomicU64::new(1) }
+        Self { backend, template, login, leases: AtomicU64::new(1), kept: Mutex::default() }
     }
 
     fn handle(&self) -> Result<Handle, Failure> {
@@ -130,12 +134,20 @@ impl<'a> Subject<'a> {
             principal: "testkit:subject",
             lease: "lse_testkit",
         };
-        self.backend.mint(&request).await
+        let credential = self.backend.mint(&request).await?;
+        if let Some(kept) = credential.kept() {
+            let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            all.insert(handle.clone(), kept.clone());
+        }
+        Ok(credential)
     }
 
     fn doomed(&self, handles: &[&Handle]) -> Vec<Doomed> {
         let plan = self.template.plan();
-        let doom = |handle: &&Handle| Doomed { handle: (*handle).clone(), plan: plan.clone() };
+        let doom = |handle: &&Handle| {
+            let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            Doomed::new((*handle).clone(), plan.clone()).keeping(kept.get(*handle).cloned())
+        };
         handles.iter().map(doom).collect()
     }
 
@@ -144,8 +156,14 @@ impl<'a> Subject<'a> {
         let outcome = self.backend.revoke(&self.doomed(handles)).await;
         ensure(outcome.len() == handles.len(), "revoke answers once for each")?;
         for (handle, revocation) in handles.iter().zip(outcome) {
-            if let Revocation::Failed(error) = revocation {
-                return Err(Failure::new(format!("revoke of {handle}: {}", chain(&error))));
+            match revocation {
+                Revocation::Gone => {}
+                Revocation::Lingers => {
+                    return Err(Failure::new(format!("revoke of {handle}: it lingers")));
+                }
+                Revocation::Failed(error) => {
+                    return Err(Failure::new(format!("revoke of {handle}: {}", chain(&error))));
+                }
             }
         }
         Ok(())

@@ -100,7 +100,7 @@ impl Site {
         }
         let native = match self.capabilities.expiry {
             Expiry::None => None,
-            Expiry::Native { slack } => Some(expires_at.plus(slack)),
+            Expiry::Native { slack, .. } => Some(expires_at.plus(slack)),
         };
         let account = Account { native, sessions: 0, owns_until: None, gone_at: None };
         state.there.insert(name.clone(), account.clone());
@@ -113,7 +113,7 @@ impl Site {
         let mut state = hold(&self.state);
         let missing = || Error::new(ErrorKind::NotFound, "no such account");
         let account = state.there.get_mut(handle.as_str()).ok_or_else(missing)?;
-        if let Expiry::Native { slack } = self.capabilities.expiry {
+        if let Expiry::Native { slack, .. } = self.capabilities.expiry {
             account.native = Some(until.plus(slack));
         }
         Ok(())
@@ -180,7 +180,7 @@ impl Site {
         });
         let slack = match self.capabilities.expiry {
             Expiry::None => Duration::ZERO,
-            Expiry::Native { slack } => slack,
+            Expiry::Native { slack, .. } => slack,
         };
         let listed = |(name, account): (&String, &Account)| {
             let handle = Handle::parse(name.clone()).ok()?;
@@ -303,7 +303,8 @@ fn capabilities(style: Style) -> Capabilities {
             Style::Provider => "provider",
             Style::Keys => "keys",
         },
-        expiry: slack.map_or(Expiry::None, |slack| Expiry::Native { slack }),
+        expiry: slack
+            .map_or(Expiry::None, |slack| Expiry::Native { slack, life_min: Duration::ZERO }),
         revoke: true,
         session_kill: matches!(style, Style::Database | Style::Cache),
         verify: true,

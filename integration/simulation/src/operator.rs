@@ -69,7 +69,7 @@ fn keeps(world: &World, tracked: &Tracked) -> Option<i64> {
     let behind = site.marker()?.turn > world.truth().turn(&backend_name(backend));
     // A renewal that is late or repeated may move the backend's own expiry back.
     let moved = tracked.renewals > 0 && (faults.late > 0 || faults.twice > 0);
-    let Expiry::Native { slack } = site.capabilities.expiry else { return None };
+    let Expiry::Native { slack, .. } = site.capabilities.expiry else { return None };
     let until = site.native(&tracked.row.handle)?.minus(slack).micros();
     tracked.promised.map(|promised| promised.min(until)).filter(|_| behind && !moved)
 }

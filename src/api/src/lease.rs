@@ -60,6 +60,10 @@ pub struct Lease {
     /// backend has no expiry of its own, and nothing but the broker would end it.
     #[serde(default)]
     pub exposure_seconds: Option<u64>,
+    /// Until when it works whatever is done about it: nothing ends it at its backend before.
+    /// Absent where it can be revoked, and when it is dead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub residual_until: Option<String>,
     /// Failed attempts to revoke it.
     pub attempts: u32,
     /// The last failure's class.

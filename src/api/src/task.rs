@@ -85,6 +85,14 @@ pub struct LeaseCounts {
     /// Given up by two people: nothing proves that they are dead.
     #[serde(default)]
     pub abandoned: u64,
+    /// Of the revoking, those that nothing ends before their own expiry.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lingering: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// How a task ended, in its owner's words.
@@ -121,6 +129,10 @@ pub struct Completed {
     pub state: String,
     /// What became of its leases.
     pub leases: LeaseCounts,
+    /// Until when some of its credentials work although it has ended: nothing ends them at
+    /// their backends before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub residual_until: Option<String>,
 }
 
 /// Answer of `GET /api/v1/whoami`.

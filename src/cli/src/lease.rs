@@ -113,6 +113,7 @@ fn one(lease: &Lease) -> Table {
         ("renewable", if lease.renewable { "yes" } else { "no" }),
         ("ended by", &lease.belts.join(", ")),
         ("could live", &exposure),
+        ("works until", lease.residual_until.as_deref().unwrap_or_default()),
         ("failed attempts", &attempts),
         ("last error", lease.last_error.as_deref().unwrap_or_default()),
         ("giving up", &abandoning),

@@ -38,6 +38,14 @@ pub(crate) async fn complete(args: &TaskCompleteArgs, context: Context<'_>) -> R
     let completed = client.complete_task(&token, &args.id, args.outcome, args.wait).await?;
     context.terminal.show(args.read.output, &completed, ended)?;
     let owed = completed.leases.owed();
+    if let Some(until) = completed.residual_until.as_deref()
+        && owed == completed.leases.lingering
+    {
+        context.terminal.warn(&format!(
+            "{owed} of the task's credentials cannot be ended at their backend and work until {until}"
+        ));
+        return Ok(failure::UNAVAILABLE);
+    }
     if owed > 0 {
         context.terminal.warn(&format!(
             "{owed} of the task's credentials not yet verified dead; the broker goes on revoking"
@@ -52,6 +60,7 @@ fn ended(completed: &Completed) -> Table {
         ("id", &completed.id),
         ("state", &completed.state),
         ("leases", &counted(&completed.leases)),
+        ("residual until", completed.residual_until.as_deref().unwrap_or_default()),
     ])
 }
 

@@ -18,7 +18,7 @@ mod guards;
 
 use std::{sync::Arc, time::Duration};
 
-use dayfly_backend_sdk::{Belt, HandlePrefix, Plan, Timestamp};
+use dayfly_backend_sdk::{Belt, Expiry, HandlePrefix, Plan, Timestamp};
 use serde_json::json;
 
 use crate::{
@@ -95,7 +95,7 @@ impl Suite {
             ttl: TTL,
             ttl_max: TTL * 2,
             ttl_min: Duration::from_secs(1),
-            native_slack: Some(Duration::from_secs(2)),
+            expiry: Expiry::Native { slack: Duration::from_secs(2), life_min: Duration::ZERO },
             mint_within: Duration::from_secs(15),
             settle_within: Duration::from_secs(5),
             renewable: true,
@@ -116,7 +116,8 @@ impl Suite {
     /// A lease that was minted and delivered.
     async fn active(&self, task: TaskId, backend: &str) -> Lease {
         let lease = self.intend(self.intent(task, backend).await).await.unwrap();
-        let active = self.lease(Write::Activate { lease: lease.id, epoch: lease.epoch }).await;
+        let active =
+            self.lease(Write::Activate { lease: lease.id, epoch: lease.epoch, kept: None }).await;
         assert_eq!(active.as_ref().unwrap().state.as_str(), "active");
         self.lease(Write::Deliver { lease: lease.id }).await.unwrap()
     }

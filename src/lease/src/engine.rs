@@ -6,6 +6,7 @@
 mod bell;
 mod breaker;
 mod complete;
+mod kept;
 mod mint;
 mod reap;
 mod recover;
@@ -28,7 +29,7 @@ use dayfly_backend_sdk::{Backend, Timestamp};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
-use crate::{Clock, Entropy, ReplicaId, Store, Write, failpoint};
+use crate::{Clock, Entropy, ReplicaId, Seal, Store, Write, failpoint};
 
 use bell::Bell;
 use breaker::{Breaker, Pass};
@@ -64,6 +65,8 @@ pub struct Settings {
     pub sweep_every: Duration,
     /// How long an unknown name is left alone before it is looked at again and ended.
     pub sweep_grace: Duration,
+    /// What seals what mints keep. Without it a backend that keeps something cannot mint.
+    pub seal: Option<Arc<dyn Seal>>,
 }
 
 impl Default for Settings {
@@ -82,6 +85,7 @@ impl Default for Settings {
             reapers_per_backend: 2,
             sweep_every: Duration::from_secs(30),
             sweep_grace: Duration::from_secs(5),
+            seal: None,
         }
     }
 }

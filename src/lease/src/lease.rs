@@ -9,7 +9,7 @@ use std::time::Duration;
 use dayfly_backend_sdk::{Belt, Doomed, Handle, Plan, Timestamp};
 
 use crate::{
-    LeaseId, ReplicaId, TaskId,
+    LeaseId, ReplicaId, Sealed, TaskId,
     planted::{self, Bug},
 };
 
@@ -239,6 +239,8 @@ pub struct Lease {
     pub abandonment: Option<Abandonment>,
     /// All that revoking needs.
     pub plan: Plan,
+    /// What the mint's answer added to that; erased at death.
+    pub kept: Option<Sealed>,
 }
 
 /// Why a transition did not happen.
@@ -309,19 +311,41 @@ impl Lease {
         !matches!(self.state, State::Revoked { .. } | State::Abandoned { .. })
     }
 
-    /// What a backend needs to end it.
+    /// The error class of a lease that nothing ends before its native expiry.
+    pub const LINGERS: &str = "lingers";
+
+    /// Until when the credential works whatever is done about it; none where it can be ended.
+    pub fn residual_until(&self) -> Option<Timestamp> {
+        let endless = self.lingers() || !self.belts.contains(&Belt::Revoke);
+        self.native_expires_at.filter(|_| self.may_live() && endless)
+    }
+
+    /// Whether its backend has said that nothing ends it before its native expiry.
+    pub fn lingers(&self) -> bool {
+        self.error_class.as_deref() == Some(Self::LINGERS)
+    }
+
+    /// How long after it was claimed its backend goes on accepting it; none where that has no
+    /// expiry of its own.
+    pub fn lingers_for(&self) -> Option<Duration> {
+        let seen = self.claim.map_or(Timestamp::EPOCH, |claim| claim.since);
+        self.native_expires_at.map(|native| native.since(seen))
+    }
+
+    /// What a backend needs to end it, but for what the mint kept.
     pub fn doomed(&self) -> Doomed {
-        Doomed { handle: self.handle.clone(), plan: self.plan.clone() }
+        Doomed::new(self.handle.clone(), self.plan.clone())
     }
 
     /// The backend has answered: pending → active.
-    pub fn activate(&self, now: Timestamp) -> Result<Self, Transition> {
+    pub fn activate(&self, now: Timestamp, kept: Option<Sealed>) -> Result<Self, Transition> {
         match self.state {
             State::Pending if now >= self.expires_at => Err(Transition::Due),
             State::Pending => Ok(Self {
                 state: State::Active { activated_at: now, delivered_at: None },
                 activated_at: Some(now),
                 settle_at: None,
+                kept,
                 ..self.next()
             }),
             State::Active { .. }
@@ -453,6 +477,7 @@ impl Lease {
                 next_attempt_at: None,
                 claim: None,
                 error_class: None,
+                kept: None,
                 ..self.next()
             }),
             State::Pending
@@ -465,11 +490,13 @@ impl Lease {
     /// Not gone yet: stays revoking, and is tried again at `at`. `failure` is the error's
     /// class, none when it only waits until it is settled.
     pub fn postpone(&self, at: Timestamp, failure: Option<&str>) -> Result<Self, Transition> {
+        // There is nothing to try at what lingers.
+        let attempted = failure.is_some_and(|class| class != Self::LINGERS);
         match self.state {
             State::Revoking { .. } => Ok(Self {
                 next_attempt_at: Some(at),
                 claim: None,
-                attempts: self.attempts.saturating_add(u32::from(failure.is_some())),
+                attempts: self.attempts.saturating_add(u32::from(attempted)),
                 error_class: failure.map(str::to_owned).or_else(|| self.error_class.clone()),
                 ..self.next()
             }),

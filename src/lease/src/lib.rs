@@ -15,6 +15,7 @@ mod ids;
 mod lease;
 pub mod memory;
 pub mod planted;
+mod seal;
 mod seams;
 mod standing;
 mod store;
@@ -27,6 +28,7 @@ pub use engine::{
 };
 pub use ids::{IdError, LeaseId, ReplicaId, TaskId};
 pub use lease::{Abandonment, Cause, Claim, Decision, Lease, State, Transition};
+pub use seal::{Seal, SealError, Sealed};
 pub use seams::{Clock, Entropy, SystemClock, SystemEntropy, spawn};
 pub use standing::{
     CLOCK_TOLERANCE, HOLD_LEASES_MIN, HOLD_MAX, Hold, Spared, Standing, Suspension,

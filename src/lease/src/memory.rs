@@ -139,7 +139,13 @@ impl Store for MemoryStore {
             match lease.state {
                 State::Pending => counts.pending += 1,
                 State::Active { .. } => counts.active += 1,
-                State::Revoking { .. } => counts.revoking += 1,
+                State::Revoking { .. } => {
+                    counts.revoking += 1;
+                    if lease.lingers() {
+                        counts.lingering += 1;
+                        counts.residual_until = counts.residual_until.max(lease.native_expires_at);
+                    }
+                }
                 State::Revoked { .. } => counts.revoked += 1,
                 State::Abandoned { .. } => counts.abandoned += 1,
             }

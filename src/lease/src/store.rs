@@ -6,12 +6,13 @@
 use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
-use dayfly_backend_sdk::{Belt, Handle, Plan, Timestamp};
+use dayfly_backend_sdk::{Belt, Expiry, Handle, Plan, Timestamp};
 
 use uuid::Uuid;
 
 use crate::{
-    Cause, Lease, LeaseId, NewTask, ReplicaId, Standing, Task, TaskEnd, TaskId, audit::Entry,
+    Cause, Lease, LeaseId, NewTask, ReplicaId, Sealed, Standing, Task, TaskEnd, TaskId,
+    audit::Entry,
 };
 
 /// Keeps leases, tasks and the audit log.
@@ -103,6 +104,8 @@ pub enum Write {
         lease: LeaseId,
         /// As the intent left it.
         epoch: i64,
+        /// What its end needs of the answer.
+        kept: Option<Sealed>,
     },
     /// The answer was handed to the client's connection.
     Deliver {
@@ -240,9 +243,10 @@ pub enum Write {
 
 impl Write {
     /// Whether losing it would do more than bring a revocation forward. An activation or a
-    /// delivery mark that is lost only fails towards revocation.
+    /// delivery mark that is lost only fails towards revocation, unless the activation has with
+    /// it what the revocation needs.
     pub fn must_be_durable(&self) -> bool {
-        !matches!(self, Self::Activate { .. } | Self::Deliver { .. })
+        !matches!(self, Self::Activate { kept: None, .. } | Self::Deliver { .. })
     }
 }
 
@@ -299,9 +303,8 @@ pub struct Intent {
     pub ttl_max: Duration,
     /// The shortest life that the backend can give.
     pub ttl_min: Duration,
-    /// How far past the lease's expiry the backend itself may accept it; none where it has
-    /// no expiry of its own.
-    pub native_slack: Option<Duration>,
+    /// The backend's own expiry.
+    pub expiry: Expiry,
     /// How long the mint may take.
     pub mint_within: Duration,
     /// How long after that a create could still land.
@@ -381,12 +384,21 @@ pub struct Counts {
     pub revoked: u64,
     /// Given up by two people.
     pub abandoned: u64,
+    /// Of the revoking, those that nothing ends before their native expiry.
+    pub lingering: u64,
+    /// When the last of those ends.
+    pub residual_until: Option<Timestamp>,
 }
 
 impl Counts {
     /// How many may still be alive.
     pub fn owed(&self) -> u64 {
         self.pending + self.active + self.revoking
+    }
+
+    /// Whether there is nothing to wait for: what is owed, nobody can pay before its time.
+    pub fn is_settled(&self) -> bool {
+        self.owed() == self.lingering
     }
 }
 

@@ -137,7 +137,9 @@ pub async fn apply<T: Tx + ?Sized>(tx: &mut T, write: &Write) -> Result<Written,
         }
         Write::Probe => Ok(Written::Done),
         Write::Intend(intent) => mint::intend(tx, intent).await,
-        Write::Activate { lease, epoch } => mint::activate(tx, *lease, *epoch).await,
+        Write::Activate { lease, epoch, kept } => {
+            mint::activate(tx, *lease, *epoch, kept.as_ref()).await
+        }
         Write::Deliver { lease } => mint::deliver(tx, *lease).await,
         Write::Condemn { lease, cause, actor, reason } => {
             death::condemn(tx, *lease, *cause, actor, reason.as_deref()).await

@@ -12,6 +12,7 @@ mod foreign;
 mod issuer;
 mod policies;
 mod role;
+mod seal;
 mod secret;
 mod section;
 mod server;
@@ -25,13 +26,14 @@ use std::{path::Path, time::Duration};
 
 use crate::identity::IssuerConfig;
 
-pub use audit::{AuditConfig, SigningSeed};
+pub use audit::{AuditConfig, KeyBytes};
 pub use backend::{BackendConfig, BackendKind};
 pub use duration::{DurationError, parse_duration};
 pub use engine::EngineConfig;
 pub use fault::{Fault, Faults};
 pub use policies::PolicyConfig;
 pub use role::RoleConfig;
+pub use seal::SealConfig;
 pub use server::{LimitsConfig, ServerConfig, TlsConfig};
 pub use store::StoreConfig;
 pub use tasks::TaskConfig;
@@ -54,6 +56,8 @@ pub struct Config {
     pub engine: EngineConfig,
     /// `[audit]`
     pub audit: AuditConfig,
+    /// `[seal]`
+    pub seal: Option<SealConfig>,
     /// `[tasks]`
     pub tasks: TaskConfig,
     /// `[policies]`
@@ -72,17 +76,17 @@ pub struct Config {
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// What the backends themselves find wrong with their settings and with the templates of
-/// their roles. It is asked even when other sections are at fault, unless what is there is
+/// their roles, where a key to seal with is given and where it is not. It is asked even when other sections are at fault, unless what is there is
 /// not TOML.
 pub type Inspect<'a> =
-    &'a dyn Fn(&[BackendConfig], &[RoleConfig], Option<&PolicyConfig>) -> Vec<Fault>;
+    &'a dyn Fn(&[BackendConfig], &[RoleConfig], Option<&PolicyConfig>, bool) -> Vec<Fault>;
 
 /// Reads a file, or all `*.toml` files of a directory.
 ///
 /// # Errors
 /// Everything that is wrong.
 pub fn load(path: &Path, env: Env<'_>) -> Result<Config, Faults> {
-    load_with(path, env, &|_, _, _| Vec::new())
+    load_with(path, env, &|_, _, _, _| Vec::new())
 }
 
 /// As [`load`], and asks `inspect` too.
@@ -121,7 +125,7 @@ pub fn parse(text: &str, file_name: &str, base_dir: &Path, env: Env<'_>) -> Resu
     let report = Report::default();
     let root = tree::parse(text, file_name, &report);
     let context = Context { base: base_dir, env, report: &report };
-    let config = read(&root, file_name, context, &|_, _, _| Vec::new());
+    let config = read(&root, file_name, context, &|_, _, _, _| Vec::new());
     finish(config, report)
 }
 
@@ -144,6 +148,7 @@ fn read(root: &Table, file: &str, context: Context<'_>, inspect: Inspect<'_>) ->
         let store = store.map(|(store, _)| store);
         let engine = root.table("engine", engine::read).unwrap_or_default();
         let audit = root.table("audit", audit::read).unwrap_or_default();
+        let seal = root.table("seal", seal::read).flatten();
         let tasks = root.table("tasks", tasks::read).unwrap_or_default();
         let policies = root.table("policies", policies::read).flatten();
         let issuers = root.each("issuer", issuer::read);
@@ -169,7 +174,8 @@ fn read(root: &Table, file: &str, context: Context<'_>, inspect: Inspect<'_>) ->
             };
             let complete = declared("backend") == backends.len() && declared("role") == roles.len();
             let rules = policies.as_ref().filter(|_| complete);
-            for fault in inspect(&backends, &roles, rules) {
+            let sealed = root.item("seal").is_some();
+            for fault in inspect(&backends, &roles, rules, sealed) {
                 context.report.note(fault);
             }
         }
@@ -179,6 +185,7 @@ fn read(root: &Table, file: &str, context: Context<'_>, inspect: Inspect<'_>) ->
             keep_ended: keep_ended?,
             engine,
             audit,
+            seal,
             tasks,
             policies: policies?,
             issuers,

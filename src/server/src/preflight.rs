@@ -144,13 +144,21 @@ pub fn inspect(
     backend_configs: &[BackendConfig],
     role_configs: &[RoleConfig],
     entropy: &Arc<dyn Entropy>,
+    sealed: bool,
 ) -> Vec<Fault> {
     let keys: Arc<dyn KeyStore> = Arc::new(MemoryKeyStore::new(Timestamp::EPOCH));
     let mut faults = Vec::new();
     let mut by_name = BTreeMap::new();
     for config in backend_configs {
         match backends(std::slice::from_ref(config), &keys, entropy) {
-            Ok(built) => by_name.extend(built.by_name),
+            Ok(built) => {
+                if !sealed && built.by_name.values().any(|backend| backend.keeps()) {
+                    let text = "what revoking needs of its answers is kept, sealed: \
+                         `seal.key` is needed (32 bytes, `openssl rand -base64 32`)";
+                    faults.push(config.fault("", text));
+                }
+                by_name.extend(built.by_name);
+            }
             Err(more) => faults.extend(more),
         }
     }
@@ -173,7 +181,10 @@ pub async fn canaries(config: &Config) -> Result<Vec<(String, CanaryReport)>, Fa
             Ok(handle) => backend.canary(&handle, &role.template).await,
             Err(error) => {
                 let error = Error::new(ErrorKind::Invalid, error.to_string());
-                CanaryReport { steps: vec![CanaryStep { name: "mint", result: Err(error) }] }
+                CanaryReport {
+                    steps: vec![CanaryStep { name: "mint", result: Err(error) }],
+                    ..CanaryReport::default()
+                }
             }
         };
         reports.push((role.facts.name.clone(), report));

@@ -12,8 +12,8 @@ use anyhow::Context;
 use dayfly_api::Suspension;
 use dayfly_backend_api_key::KeyStore;
 use dayfly_lease::{
-    Clock, Engine, Entropy, ReplicaId, Settings, StoreError, Survey, SurveyError, SystemClock,
-    SystemEntropy, Write, audit::Entry,
+    Clock, Engine, Entropy, ReplicaId, StoreError, Survey, SurveyError, SystemClock, SystemEntropy,
+    Write, audit::Entry,
 };
 use dayfly_store::{AnyStore, Incarnation, Living};
 
@@ -83,7 +83,7 @@ async fn open(config: &Config) -> anyhow::Result<(AnyStore, Arc<Engine>)> {
     let store = opened.context("the store cannot be opened")?;
     let keys: Arc<dyn KeyStore> = Arc::new(StoredKeys::new(store.clone()));
     let backends = preflight::backends(&config.backends, &keys, &entropy).map_err(Faults)?;
-    let (all, settings) = (backends.by_name, Settings::default());
+    let (all, settings) = (backends.by_name, serve::settings(config, &entropy));
     let engine = Engine::new(store.engine_store(), all, clock, entropy, replica, settings);
     Ok((store, engine))
 }

@@ -17,7 +17,7 @@ use arc_swap::ArcSwap;
 use dayfly_backend_api_key::{ApiKeyBackend, KeyStore};
 use dayfly_backend_sdk::Backend;
 use dayfly_lease::{
-    Clock, Engine, Entropy, ReplicaId, Settings, SystemClock, SystemEntropy, spawn,
+    Clock, Engine, Entropy, ReplicaId, Seal, Settings, SystemClock, SystemEntropy, spawn,
 };
 use dayfly_store::{AnyStore, Incarnation};
 
@@ -28,6 +28,7 @@ use crate::{
     identity::{Authenticator, SetupError},
     policy::Policies,
     preflight,
+    seal::AesSeal,
     telemetry::Metrics,
 };
 
@@ -113,8 +114,8 @@ pub fn assemble(parts: Assembly) -> Arc<Broker> {
 /// Reads a configuration with everything that can be wrong about it, policies included.
 pub fn configure(path: &Path, env: config::Env<'_>) -> Result<(Config, Policies), Faults> {
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
-    let config = config::load_with(path, env, &|backends, roles, rules| {
-        let mut faults = preflight::inspect(backends, roles, &entropy);
+    let config = config::load_with(path, env, &|backends, roles, rules, sealed| {
+        let mut faults = preflight::inspect(backends, roles, &entropy, sealed);
         if let Some(rules) = rules {
             let facts: Vec<_> = roles.iter().map(preflight::facts).collect();
             faults.extend(preflight::policies(rules, &facts).err().unwrap_or_default());
@@ -124,6 +125,13 @@ pub fn configure(path: &Path, env: config::Env<'_>) -> Result<(Config, Policies)
     let facts: Vec<_> = config.roles.iter().map(preflight::facts).collect();
     let policies = preflight::policies(&config.policies, &facts).map_err(Faults)?;
     Ok((config, policies))
+}
+
+/// The engine's bounds and its seal.
+pub fn settings(config: &Config, entropy: &Arc<dyn Entropy>) -> Settings {
+    let seal = config.seal.as_ref().and_then(|seal| AesSeal::new(seal, Arc::clone(entropy)).ok());
+    let seal = seal.map(|seal| Arc::new(seal) as Arc<dyn Seal>);
+    Settings { seal, ..config.engine.settings() }
 }
 
 /// Everything behind the listener.
@@ -155,7 +163,7 @@ pub async fn build(config: &Config, policies: Policies) -> Result<Arc<Broker>, S
             task_ttl_max: config.tasks.ttl_max,
             behind_proxy: config.server.behind_tls_proxy,
         },
-        settings: config.engine.settings(),
+        settings: settings(config, &entropy),
         clock,
         entropy,
     }))

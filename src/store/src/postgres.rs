@@ -223,7 +223,7 @@ macro_rules! query_leases {
                 native_expires_at, mint_deadline, settle_at, activated_at, delivered_at, cause,
                 revoking_at, revoked_at, next_attempt_at, attempts, error_class, claim_owner,
                 claim_since, claim_until, renewable, belts, abandon_by, abandon_reason,
-                abandon_at, plan, due_at, quarantined
+                abandon_at, plan, due_at, quarantined, kept
             FROM leases "# + $tail
             $(, $argument)*
         )

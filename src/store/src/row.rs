@@ -5,7 +5,7 @@
 
 use dayfly_backend_sdk::{Belt, Handle, Plan, Timestamp};
 use dayfly_lease::{
-    Abandonment, Cause, Claim, Decision, Hold, Lease, LeaseId, ReplicaId, Standing, State,
+    Abandonment, Cause, Claim, Decision, Hold, Lease, LeaseId, ReplicaId, Sealed, Standing, State,
     StoreError, Suspension, Task, TaskEnd, TaskId, TaskState, audit::Record,
 };
 use serde_json::Value;
@@ -61,6 +61,7 @@ pub(crate) struct LeaseRow {
     pub(crate) plan: Value,
     pub(crate) due_at: Moment,
     pub(crate) quarantined: Option<String>,
+    pub(crate) kept: Option<Vec<u8>>,
 }
 
 fn corrupt(what: impl std::fmt::Display) -> StoreError {
@@ -116,6 +117,7 @@ impl TryFrom<LeaseRow> for Lease {
             claim,
             abandonment,
             plan: Plan(row.plan),
+            kept: row.kept.map(Sealed::from_bytes),
         })
     }
 }

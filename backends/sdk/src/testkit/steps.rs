@@ -234,7 +234,7 @@ async fn move_expiry(subject: &Subject<'_>, handle: &Handle, ttl: Duration) -> R
 fn slack(subject: &Subject<'_>) -> Duration {
     let declared = match subject.backend.capabilities().expiry {
         Expiry::None => Duration::ZERO,
-        Expiry::Native { slack } => slack,
+        Expiry::Native { slack, .. } => slack,
     };
     declared + Duration::from_millis(50)
 }

@@ -121,7 +121,7 @@ pub(crate) fn opened(leases: &[Lease]) -> OpenedTask {
 
 pub(crate) fn completed(state: &str, revoking: u64, revoked: u64) -> Completed {
     let leases = LeaseCounts { revoking, revoked, ..LeaseCounts::default() };
-    Completed { id: "tsk_1".into(), state: state.into(), leases }
+    Completed { id: "tsk_1".into(), state: state.into(), leases, residual_until: None }
 }
 
 pub(crate) fn lease(role: &str, environment: &[(&str, &str)], fields: &[(&str, &str)]) -> Lease {
@@ -145,6 +145,7 @@ pub(crate) fn lease(role: &str, environment: &[(&str, &str)], fields: &[(&str, &
         renewable: true,
         belts: vec!["revoke".into()],
         exposure_seconds: Some(60),
+        residual_until: None,
         attempts: 0,
         last_error: None,
         abandonment: None,

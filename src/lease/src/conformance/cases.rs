@@ -3,13 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{Suite, TTL, refused};
-use crate::{Cause, Owed, Refusal, Replay, State, TaskEnd, TaskState, Write, Written, spawn};
+use crate::{
+    Cause, Lease, Owed, Refusal, Replay, Sealed, State, TaskEnd, TaskState, Write, Written, spawn,
+};
 
 pub(super) async fn run(suite: &Suite) {
     a_token_opens_one_task(suite).await;
     an_intent_is_durable_and_bounded(suite).await;
     an_ended_task_mints_nothing(suite).await;
     an_activation_is_fenced(suite).await;
+    what_was_kept_stays_until_death(suite).await;
     renewal_is_capped_and_can_be_taken_back(suite).await;
     the_first_cause_stands(suite).await;
     only_due_leases_are_claimed_and_by_one(suite).await;
@@ -66,12 +69,40 @@ async fn an_ended_task_mints_nothing(suite: &Suite) {
 async fn an_activation_is_fenced(suite: &Suite) {
     let task = suite.open(TTL).await;
     let lease = suite.intend(suite.intent(task.id, "b").await).await.unwrap();
-    let activate = |epoch| Write::Activate { lease: lease.id, epoch };
+    let activate = |epoch| Write::Activate { lease: lease.id, epoch, kept: None };
     assert_eq!(refused(suite.lease(activate(9)).await), Refusal::LeaseChanged);
     let active = suite.lease(activate(0)).await.unwrap();
     assert_eq!((active.epoch, active.settle_at), (1, None));
     assert_eq!(refused(suite.lease(activate(0)).await), Refusal::LeaseChanged);
     assert_eq!(suite.store.lease(lease.id).await.unwrap(), Some(active));
+}
+
+async fn what_was_kept_stays_until_death(suite: &Suite) {
+    let (task, backend) = (suite.open(TTL).await, suite.backend());
+    let lease = suite.intend(suite.intent(task.id, &backend).await).await.unwrap();
+    let kept = Sealed::from_bytes(vec![0, 255, 7]);
+    let activate = Write::Activate { lease: lease.id, epoch: 0, kept: Some(kept.clone()) };
+    assert!(activate.must_be_durable(), "losing it would lose the way to revoke");
+    suite.lease(activate).await.unwrap();
+    suite.lease(Write::Deliver { lease: lease.id }).await.unwrap();
+    let kept_of = async || suite.store.lease(lease.id).await.unwrap().unwrap().kept;
+    assert_eq!(kept_of().await, Some(kept.clone()));
+    let (cause, actor) = (Cause::Requested, "x".to_owned());
+    suite.lease(Write::Condemn { lease: lease.id, cause, actor, reason: None }).await.unwrap();
+    let claimed = suite.claim(&backend, 10, TTL).await;
+    assert_eq!(claimed.iter().map(|lease| &lease.kept).collect::<Vec<_>>(), [&Some(kept)]);
+    let failure = Some(Lease::LINGERS.to_owned());
+    let [Lease { id, epoch, .. }] = claimed[..] else { panic!("{claimed:?}") };
+    let owed = Owed { lease: id, epoch, after: Duration::ZERO, failure, counted: false };
+    suite.leases(Write::Postpone { leases: vec![owed] }).await;
+    let counts = suite.counts(task.id).await;
+    assert_eq!((counts.revoking, counts.lingering), (1, 1));
+    assert_eq!(counts.residual_until, lease.native_expires_at);
+    let again = suite.claim(&backend, 10, TTL).await;
+    let leases = again.iter().map(|lease| (lease.id, lease.epoch)).collect();
+    suite.leases(Write::Bury { leases }).await;
+    assert_eq!(kept_of().await, None);
+    assert!(suite.counts(task.id).await.residual_until.is_none());
 }
 
 async fn renewal_is_capped_and_can_be_taken_back(suite: &Suite) {
@@ -199,7 +230,7 @@ async fn a_key_has_one_live_credential(suite: &Suite) {
     assert_eq!(refused(suite.intend(again.clone()).await), Refusal::InProgress);
     let other = with_key(suite.intent(task.id, "b").await, suite.random());
     assert_eq!(refused(suite.intend(other).await), Refusal::KeyReused);
-    suite.lease(Write::Activate { lease: first.id, epoch: 0 }).await.unwrap();
+    suite.lease(Write::Activate { lease: first.id, epoch: 0, kept: None }).await.unwrap();
     match suite.store.write(Write::Intend(Box::new(again))).await.unwrap() {
         Written::Superseding { lease, old } => {
             assert_eq!(old.id, first.id);
@@ -226,7 +257,7 @@ async fn completing_condemns_everything_once(suite: &Suite) {
         let lease = suite.store.lease(id).await.unwrap().unwrap();
         assert_eq!(lease.state.cause(), Some(Cause::TaskCompleted));
     }
-    let activate = Write::Activate { lease: pending.id, epoch: pending.epoch };
+    let activate = Write::Activate { lease: pending.id, epoch: pending.epoch, kept: None };
     assert_eq!(refused(suite.lease(activate).await), Refusal::LeaseChanged);
     let Written::Closed(again) = suite.store.write(close(TaskEnd::Failed)).await.unwrap() else {
         panic!("not closed")
@@ -258,7 +289,7 @@ async fn no_mint_slips_past_a_completion(suite: &Suite) {
             minting.push(spawn(async move {
                 let id = intent.id;
                 store.write(Write::Intend(Box::new(intent))).await?;
-                store.write(Write::Activate { lease: id, epoch: 0 }).await
+                store.write(Write::Activate { lease: id, epoch: 0, kept: None }).await
             }));
         }
         tokio::task::yield_now().await;

@@ -117,7 +117,7 @@ async fn a_suspended_store_mints_nothing_and_ends_only_what_was_told(suite: &Sui
 async fn brief(suite: &Suite, task: TaskId, backend: &str, ttl: Duration) -> Lease {
     let intent = crate::Intent { ttl, ..suite.intent(task, backend).await };
     let lease = suite.intend(intent).await.unwrap();
-    suite.lease(Write::Activate { lease: lease.id, epoch: lease.epoch }).await.unwrap();
+    suite.lease(Write::Activate { lease: lease.id, epoch: lease.epoch, kept: None }).await.unwrap();
     suite.lease(Write::Deliver { lease: lease.id }).await.unwrap()
 }
 

@@ -52,7 +52,7 @@ impl Engine {
             if planted::is(Bug::CompleteEarly) {
                 counts = Counts::default();
             }
-            if counts.owed() == 0 || !self.wait_for_death(&mut deaths, until).await {
+            if counts.is_settled() || !self.wait_for_death(&mut deaths, until).await {
                 return Ok(Completion { task: closed.task, counts });
             }
         }
@@ -75,7 +75,7 @@ impl Engine {
         };
         self.wake(&row.backend);
         let until = self.clock.now().plus(wait);
-        while row.may_live() && self.wait_for_death(&mut deaths, until).await {
+        while row.may_live() && !row.lingers() && self.wait_for_death(&mut deaths, until).await {
             *row = self.store.lease(lease).await?.ok_or(Refusal::LeaseUnknown)?;
         }
         Ok(*row)

@@ -11,8 +11,8 @@ use tokio::sync::oneshot;
 
 use super::{Engine, Line, Pass, SweepError, breaker::Probe};
 use crate::{
-    Cause, Clock, IdempotencyKey, Intent, Lease, LeaseId, Refusal, StoreError, TaskId, Write,
-    Written,
+    Cause, Clock, IdempotencyKey, Intent, Lease, LeaseId, Refusal, SealError, StoreError, TaskId,
+    Write, Written,
     audit::Entry,
     failpoint,
     planted::{self, Bug},
@@ -120,6 +120,9 @@ pub enum MintError {
     /// The prefix at the backend is not ours, or nobody knows.
     #[error("whether the prefix at the backend is ours could not be made sure")]
     Owner(#[source] SweepError),
+    /// What its end needs could not be sealed.
+    #[error("what revoking it needs could not be sealed")]
+    Seal(#[source] SealError),
     /// The store failed or refused.
     #[error("the lease could not be recorded")]
     Store(#[source] StoreError),
@@ -142,6 +145,7 @@ impl MintError {
             | Self::Handle(_)
             | Self::Interrupted
             | Self::Owner(_)
+            | Self::Seal(_)
             | Self::Timeout
             | Self::UnknownBackend => None,
         }
@@ -159,6 +163,7 @@ impl MintError {
             | Self::Handle(_)
             | Self::Interrupted
             | Self::Owner(_)
+            | Self::Seal(_)
             | Self::Store(_)
             | Self::UnknownBackend => false,
         }
@@ -218,7 +223,7 @@ impl Engine {
             }
         };
         failpoint::reached("mint.after_backend").await.map_err(|_| MintError::Interrupted)?;
-        let lease = self.activate(line, &lease).await?;
+        let lease = self.activate(line, &lease, &credential).await?;
         tracing::info!(lease.id = %lease.id, task.id = %lease.task, role.name = lease.role,
             backend = lease.backend, handle = %lease.handle, "lease.active");
         let delivery = Delivery {
@@ -249,10 +254,6 @@ impl Engine {
     async fn intend(&self, line: &Line, order: Order) -> Result<Lease, MintError> {
         let capabilities = line.backend.capabilities();
         let id = LeaseId::new(self.clock.now(), self.entropy.as_ref());
-        let native_slack = match capabilities.expiry {
-            dayfly_backend_sdk::Expiry::None => None,
-            dayfly_backend_sdk::Expiry::Native { slack } => Some(slack),
-        };
         let settle_within = if planted::is(Bug::SettleAtOnce) {
             Duration::ZERO
         } else if capabilities.deadline_guard {
@@ -269,7 +270,7 @@ impl Engine {
             ttl: order.ttl,
             ttl_max: order.ttl_max,
             ttl_min: capabilities.ttl_min,
-            native_slack,
+            expiry: capabilities.expiry,
             mint_within: self.settings.mint_within,
             settle_within,
             renewable: order.renewable && capabilities.renew,
@@ -331,6 +332,7 @@ impl Engine {
             | MintError::Handle(_)
             | MintError::Interrupted
             | MintError::Owner(_)
+            | MintError::Seal(_)
             | MintError::Store(_)
             | MintError::Timeout
             | MintError::UnknownBackend => "timeout",
@@ -343,21 +345,45 @@ impl Engine {
         self.wake(&lease.backend);
     }
 
-    async fn activate(&self, line: &Line, lease: &Lease) -> Result<Lease, MintError> {
-        let write = Write::Activate { lease: lease.id, epoch: lease.epoch };
+    async fn activate(
+        &self,
+        line: &Line,
+        lease: &Lease,
+        credential: &Credential,
+    ) -> Result<Lease, MintError> {
+        let kept = match self.sealed(lease, credential) {
+            Ok(kept) => kept,
+            Err(error) => {
+                self.undo(line, lease, credential).await;
+                return Err(MintError::Seal(error));
+            }
+        };
+        let write = Write::Activate { lease: lease.id, epoch: lease.epoch, kept };
         match self.store.write(write).await {
             Ok(Written::Lease(active)) => Ok(*active),
             Err(_) if planted::is(Bug::DeliverUnactivated) => Ok(lease.clone()),
             Ok(_) => Err(MintError::Interrupted),
             Err(error) => {
                 // Refused, or not known: it is not delivered, and it dies.
-                self.condemn_or_leave(lease.id, Cause::MintFailed, Some("not_activated")).await;
-                self.settle_or_leave(lease.id).await;
-                self.kill_if_buried(line, lease).await;
-                line.wake();
+                self.undo(line, lease, credential).await;
                 Err(MintError::Store(error))
             }
         }
+    }
+
+    /// Ends what was created and will not be handed over.
+    async fn undo(&self, line: &Line, lease: &Lease, credential: &Credential) {
+        if credential.kept().is_some() {
+            // Nobody after this has what its end may need.
+            let doomed = [lease.doomed().keeping(credential.kept().cloned())];
+            let within = self.settings.revoke_within;
+            let revoked = timeout(self.clock.as_ref(), within, line.backend.revoke(&doomed)).await;
+            tracing::warn!(lease.id = %lease.id, backend = lease.backend, ?revoked, "lease.undone");
+        }
+        self.condemn_or_leave(lease.id, Cause::MintFailed, Some("not_activated")).await;
+        self.settle_or_leave(lease.id).await;
+        self.kill_if_buried(line, lease).await;
+        line.wake();
     }
 
     /// The last resort: the backend has just created what its lease says is dead. That takes a

@@ -26,6 +26,8 @@ enum Death {
     /// The backend ended it, and says that it is still there: it answers, and may be slow to
     /// believe itself.
     StillThere,
+    /// Nothing ends it before its native expiry.
+    Lingers,
     Failed(ErrorKind, Retry),
 }
 
@@ -195,7 +197,7 @@ impl Engine {
     /// Revokes at the backend, then asks it whether they are really gone. One death for each
     /// of `claimed`, in its order.
     async fn kill_batch(&self, line: &Line, claimed: &[&Lease]) -> Vec<Death> {
-        let doomed: Vec<Doomed> = claimed.iter().map(|lease| lease.doomed()).collect();
+        let doomed: Vec<Doomed> = claimed.iter().map(|lease| self.doomed(lease)).collect();
         let unknown = || Death::Failed(ErrorKind::UnknownOutcome, Retry::Temporary);
         let within = self.settings.revoke_within;
         let revoked = timeout(self.clock.as_ref(), within, async {
@@ -227,6 +229,7 @@ impl Engine {
                     Death::Verified
                 }
                 Some((Revocation::Failed(error), _)) => Death::Failed(error.kind(), error.retry()),
+                Some((Revocation::Lingers, _)) => Death::Lingers,
                 Some((Revocation::Gone, Err((kind, retry)))) => Death::Failed(kind, retry),
                 Some((Revocation::Gone, Ok(Liveness::Live))) => Death::StillThere,
                 None => unknown(),
@@ -249,18 +252,21 @@ impl Engine {
                     dead.push((lease.id, lease.epoch));
                     continue;
                 }
+                Death::Lingers => {
+                    match lease.lingers_for() {
+                        Some(Duration::ZERO) => dead.push((lease.id, lease.epoch)),
+                        Some(left) => owed.push(Self::lingering(lease, left)),
+                        // It has no end of its own to wait for.
+                        None => owed.push(self.owed(lease, "invalid", Retry::Permanent, counted)),
+                    }
+                    continue;
+                }
                 Death::StillThere => ("still_there", Retry::Temporary),
                 Death::Failed(kind, retry) => (kind.as_str(), retry),
             };
             tracing::warn!(lease.id = %lease.id, backend, error.class = class,
                 attempts = lease.attempts + 1, "lease.revoke.failed");
-            owed.push(Owed {
-                lease: lease.id,
-                epoch: lease.epoch,
-                after: self.backoff(lease.attempts, retry),
-                failure: Some(class.to_owned()),
-                counted,
-            });
+            owed.push(self.owed(lease, class, retry, counted));
         }
         if failpoint::reached("revoke.before_bury").await.is_err() {
             return Ok(());
@@ -272,8 +278,33 @@ impl Engine {
         }
         if !owed.is_empty() {
             self.store.write(Write::Postpone { leases: owed }).await?;
+            // Who waits may learn that there is nothing to wait for.
+            self.deaths.ring();
         }
         Ok(())
+    }
+
+    fn owed(&self, lease: &Lease, class: &str, retry: Retry, counted: bool) -> Owed {
+        Owed {
+            lease: lease.id,
+            epoch: lease.epoch,
+            after: self.backoff(lease.attempts, retry),
+            failure: Some(class.to_owned()),
+            counted,
+        }
+    }
+
+    /// There is nothing to try before the backend itself ends it.
+    fn lingering(lease: &Lease, left: Duration) -> Owed {
+        tracing::warn!(lease.id = %lease.id, backend = lease.backend, left_s = left.as_secs(),
+            "lease.lingers");
+        Owed {
+            lease: lease.id,
+            epoch: lease.epoch,
+            after: left,
+            failure: Some(Lease::LINGERS.to_owned()),
+            counted: false,
+        }
     }
 
     /// Doubles at each failure up to the cap, and ±20 % so that leases which failed together

@@ -184,7 +184,7 @@ impl Engine {
         };
         let plan =
             row.filter(|row| row.backend == backend).map_or_else(Plan::default, |row| row.plan);
-        let doomed = [Doomed { handle: handle.clone(), plan }];
+        let doomed = [Doomed::new(handle.clone(), plan)];
         let revoked = line.backend.revoke(&doomed).await;
         if let Some(Revocation::Failed(error)) = revoked.first() {
             tracing::error!(backend, %handle, %error, "orphan.revoke_failed");

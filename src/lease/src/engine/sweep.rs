@@ -289,7 +289,7 @@ impl Engine {
             None => None,
         };
         let plan = row.as_ref().map_or_else(Plan::default, |row| row.plan.clone());
-        let doomed = [Doomed { handle, plan }];
+        let doomed = [Doomed::new(handle, plan)];
         let [Doomed { handle, .. }] = &doomed;
         if self.bounded(line.backend.verify(&doomed)).await?.first() == Some(&Liveness::Gone) {
             return Ok(false);

@@ -186,6 +186,10 @@ impl Backend for Around<Arc<dyn Backend>> {
         self.0.template(raw)
     }
 
+    fn keeps(&self) -> bool {
+        self.0.keeps()
+    }
+
     fn handle(&self, lease: Uuid) -> Result<Handle, HandleError> {
         self.0.handle(lease)
     }

@@ -39,11 +39,12 @@ fn pending() -> Lease {
         claim: None,
         abandonment: None,
         plan: Plan::default(),
+        kept: None,
     }
 }
 
 fn active() -> Lease {
-    pending().activate(at(101)).unwrap().deliver(at(102)).unwrap()
+    pending().activate(at(101), None).unwrap().deliver(at(102)).unwrap()
 }
 
 #[test]
@@ -58,7 +59,7 @@ fn every_transition_adds_one_to_the_epoch() {
 #[test]
 fn what_is_revoking_never_becomes_active_again() {
     let revoking = pending().condemn(at(101), Cause::TaskCompleted).unwrap();
-    assert_eq!(revoking.activate(at(102)), Err(Transition::State));
+    assert_eq!(revoking.activate(at(102), None), Err(Transition::State));
     assert_eq!(revoking.deliver(at(102)), Err(Transition::State));
     assert_eq!(revoking.renew(at(102), Duration::from_secs(9)), Err(Transition::State));
     assert_eq!(revoking.condemn(at(102), Cause::Expired), Err(Transition::State));
@@ -97,7 +98,7 @@ fn renewal_at_the_last_instant_is_refused() {
 #[test]
 fn the_reaper_looks_when_something_is_owed_and_only_then() {
     assert_eq!(pending().due_at(), Some(at(115)));
-    let undelivered = pending().activate(at(101)).unwrap();
+    let undelivered = pending().activate(at(101), None).unwrap();
     assert_eq!(undelivered.due_at(), Some(at(120)));
     assert_eq!(undelivered.due_cause(at(120)), Some(Cause::Undelivered));
     assert_eq!(active().due_at(), Some(at(200)));

@@ -148,7 +148,11 @@ pub(super) async fn bury<T: Tx + ?Sized>(
     let ids: Vec<LeaseId> = dead.iter().map(|(id, _)| *id).collect();
     let mut buried = Vec::new();
     let mut kept = Vec::new();
+    let mut lingered = Vec::new();
     for lease in tx.leases(&ids).await? {
+        if lease.lingers() {
+            lingered.push(lease.id);
+        }
         if !dead.contains(&(lease.id, lease.epoch)) && !planted::is(Bug::BuryForeign) {
             continue;
         }
@@ -163,7 +167,10 @@ pub(super) async fn bury<T: Tx + ?Sized>(
     buried.retain(|lease| !lost.contains(&lease.id));
     tx.update_leases(&kept).await?;
     for lease in &buried {
-        tx.append(receipt(lease));
+        let receipt = receipt(lease);
+        // Nobody saw it dead: its backend had said until when it would accept it.
+        let waited = lingered.contains(&lease.id);
+        tx.append(if waited { receipt.with("proof", "native_expiry") } else { receipt });
     }
     buried.append(&mut kept);
     Ok(Written::Leases(buried))
@@ -199,14 +206,16 @@ pub(super) async fn postpone<T: Tx + ?Sized>(
         let Some(owed) = owed.iter().find(|o| o.lease == lease.id && o.epoch == lease.epoch) else {
             continue;
         };
-        let failure = owed.failure.as_deref().filter(|_| owed.counted);
+        let lingers = owed.failure.as_deref() == Some(Lease::LINGERS);
+        let failure = owed.failure.as_deref().filter(|_| owed.counted || lingers);
         let terminal = planted::is(Bug::AttemptsTerminal) && lease.attempts >= 6;
         let left = terminal || planted::is(Bug::PostponeForEver);
         let after = if left { DAY } else { owed.after };
         let Ok(later) = lease.postpone(now.plus(after), failure) else {
             continue;
         };
-        let entry = Entry::new("lease.revoke_failed", "reaper").task(later.task).lease(later.id);
+        let event = if lingers { "lease.lingers" } else { "lease.revoke_failed" };
+        let entry = Entry::new(event, "reaper").task(later.task).lease(later.id);
         let entry = entry.with("class", owed.failure.clone()).with("attempts", later.attempts);
         if failure.is_some() {
             tx.append(entry);

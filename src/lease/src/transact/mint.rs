@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
-use dayfly_backend_sdk::Timestamp;
+use dayfly_backend_sdk::{Expiry, Timestamp};
 
 use super::{Tx, known, save};
 use crate::{
-    Cause, Intent, Lease, LeaseId, Refusal, State, StoreError, Task, Written,
+    Cause, Intent, Lease, LeaseId, Refusal, Sealed, State, StoreError, Task, Written,
     audit::Entry,
     planted::{self, Bug},
 };
@@ -49,7 +49,13 @@ pub(super) async fn intend<T: Tx + ?Sized>(
         issued_at: now,
         expires_at,
         max_expires_at,
-        native_expires_at: intent.native_slack.map(|slack| expires_at.plus(slack)),
+        native_expires_at: match intent.expiry {
+            Expiry::None => None,
+            // A backend that gives no life as short ends it later than the lease.
+            Expiry::Native { slack, life_min } => {
+                Some(expires_at.max(now.plus(life_min)).plus(slack))
+            }
+        },
         mint_deadline,
         settle_at: Some(mint_deadline.plus(intent.settle_within)),
         activated_at: None,
@@ -62,6 +68,7 @@ pub(super) async fn intend<T: Tx + ?Sized>(
         claim: None,
         abandonment: None,
         plan: intent.plan.clone(),
+        kept: None,
     };
     tx.insert_lease(&lease).await?;
     let Some(old) = superseded else { return Ok(Written::Lease(Box::new(lease))) };
@@ -110,6 +117,7 @@ pub(super) async fn activate<T: Tx + ?Sized>(
     tx: &mut T,
     id: LeaseId,
     epoch: i64,
+    kept: Option<&Sealed>,
 ) -> Result<Written, StoreError> {
     let now = tx.now();
     // The task is locked before the lease, in the same order as completing it does.
@@ -122,7 +130,7 @@ pub(super) async fn activate<T: Tx + ?Sized>(
     if !open && !planted::is(Bug::ActivateClosedTask) {
         return Err(Refusal::TaskClosed.into());
     }
-    let active = lease.activate(now)?;
+    let active = lease.activate(now, kept.cloned())?;
     if planted::is(Bug::ActivateUnsaved) {
         return Ok(Written::Lease(Box::new(active)));
     }

@@ -13,7 +13,7 @@ use dayfly_backend_sdk::{
     Secret, Template, Timestamp,
 };
 use dayfly_lease::{
-    Cause, Engine, Lease, NewTask, Order, ReplicaId, Settings, State, Store, SystemClock,
+    Cause, Engine, Lease, NewTask, Order, ReplicaId, Seal, Settings, State, Store, SystemClock,
     SystemEntropy, TaskId, Write, Written,
     audit::{Chain, Entry, Signer},
     memory::MemoryStore,
@@ -37,6 +37,8 @@ pub(crate) enum Mood {
     NeverRevokes,
     /// Cannot be reached.
     Down,
+    /// Keeps something at each mint, and ends nothing without it.
+    Keeps,
 }
 
 #[derive(Debug)]
@@ -52,10 +54,10 @@ pub(crate) struct Fake {
 }
 
 impl Fake {
-    pub(crate) fn new(mint_takes: Duration) -> Arc<Self> {
+    pub(crate) fn new(mint_takes: Duration, expiry: Expiry) -> Arc<Self> {
         let capabilities = Capabilities {
             kind: "fake",
-            expiry: Expiry::None,
+            expiry,
             revoke: true,
             session_kill: false,
             verify: true,
@@ -120,16 +122,23 @@ impl Backend for Fake {
         if mood == Mood::LosesTheReply {
             return Err(Error::new(ErrorKind::UnknownOutcome, "lost"));
         }
-        Ok(Credential::new().secret("key", Secret::new("s3cret")))
+        let credential = Credential::new().secret("key", Secret::new("s3cret"));
+        if mood == Mood::Keeps {
+            return Ok(credential.keep(Secret::new(format!("token of {}", request.handle))));
+        }
+        Ok(credential)
     }
 
     async fn renew(&self, _request: &RenewRequest<'_>) -> Result<(), Error> {
         match self.mood() {
             Mood::Refuses => Err(Error::new(ErrorKind::Denied, "no")),
             Mood::Down => Err(down()),
-            Mood::Works | Mood::LosesTheReply | Mood::Hangs | Mood::Slow | Mood::NeverRevokes => {
-                Ok(())
-            }
+            Mood::Works
+            | Mood::LosesTheReply
+            | Mood::Hangs
+            | Mood::Slow
+            | Mood::NeverRevokes
+            | Mood::Keeps => Ok(()),
         }
     }
 
@@ -143,11 +152,16 @@ impl Backend for Fake {
         if self.mood() == Mood::Slow {
             return doomed.iter().map(|_| Revocation::Gone).collect();
         }
+        let keeps = self.mood() == Mood::Keeps;
         let poisoned = self.poisoned.lock().unwrap().clone();
         let mut live = self.live.lock().unwrap();
         let revoke = |doomed: &Doomed| {
             if poisoned.contains(&doomed.handle) {
                 return Revocation::Failed(Error::new(ErrorKind::Dependent, "owns a table"));
+            }
+            let token = format!("token of {}", doomed.handle);
+            if keeps && doomed.kept.as_ref().map(Secret::expose) != Some(token.as_str()) {
+                return Revocation::Lingers;
             }
             live.remove(&doomed.handle);
             Revocation::Gone
@@ -216,20 +230,37 @@ impl Rig {
 
     /// An engine whose loops do not run yet.
     pub(crate) fn idle(mint_takes: Duration) -> Self {
+        Self::over(Fake::new(mint_takes, Expiry::None), None)
+    }
+
+    /// Over a backend that keeps something, whose loops do not run yet.
+    pub(crate) fn keeping(seal: Option<Arc<dyn Seal>>) -> Self {
+        let life_min = Duration::from_millis(700);
+        let backend = Fake::new(Duration::ZERO, Expiry::Native { slack: Duration::ZERO, life_min });
+        backend.set(Mood::Keeps);
+        Self::over(backend, seal)
+    }
+
+    fn over(backend: Arc<Fake>, seal: Option<Arc<dyn Seal>>) -> Self {
         let entropy = Arc::new(SystemEntropy::new());
         let replica = ReplicaId::new(Timestamp::from_seconds(1), entropy.as_ref());
         let chain = Chain::empty(replica, Signer::from_seed(&[7; 32]).unwrap());
         let store = Arc::new(MemoryStore::new(Arc::new(SystemClock), chain));
-        let backend = Fake::new(mint_takes);
-        let engine = engine(&store, &backend, replica);
+        let engine = engine(&store, &backend, replica, seal);
         Self { engine, store, backend }
+    }
+
+    /// The receipt of the only lease.
+    pub(crate) async fn receipt(&self) -> String {
+        let records = self.store.records().await;
+        records.into_iter().find(|record| record.event == "lease.revoked").unwrap().detail
     }
 
     /// The same store and backend after a restart: an idle engine that knows nothing.
     pub(crate) fn restarted(&self) -> Self {
         let (store, backend) = (Arc::clone(&self.store), Arc::clone(&self.backend));
         let replica = ReplicaId::new(Timestamp::from_seconds(2), &SystemEntropy::new());
-        Self { engine: engine(&store, &backend, replica), store, backend }
+        Self { engine: engine(&store, &backend, replica, None), store, backend }
     }
 
     pub(crate) async fn task(&self) -> TaskId {
@@ -277,7 +308,12 @@ impl Rig {
     }
 }
 
-fn engine(store: &Arc<MemoryStore>, backend: &Arc<Fake>, replica: ReplicaId) -> Arc<Engine> {
+fn engine(
+    store: &Arc<MemoryStore>,
+    backend: &Arc<Fake>,
+    replica: ReplicaId,
+    seal: Option<Arc<dyn Seal>>,
+) -> Arc<Engine> {
     let settings = Settings {
         mint_within: Duration::from_millis(400),
         settle_guarded: Duration::from_millis(200),
@@ -285,6 +321,7 @@ fn engine(store: &Arc<MemoryStore>, backend: &Arc<Fake>, replica: ReplicaId) -> 
         revoke_within: Duration::from_millis(300),
         sweep_every: Duration::from_millis(40),
         sweep_grace: Duration::from_millis(60),
+        seal,
         ..Settings::default()
     };
     Engine::new(

@@ -8,6 +8,7 @@
 
 mod breaker;
 mod fake;
+mod kept;
 mod sweep;
 
 use std::{sync::Arc, time::Duration};

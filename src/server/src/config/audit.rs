@@ -19,7 +19,7 @@ const CHECKPOINT: &str = "0 * * * * *";
 pub struct AuditConfig {
     /// The key that signs checkpoints. Without it, the embedded store makes one beside its
     /// database.
-    pub signing_key: Option<SigningSeed>,
+    pub signing_key: Option<KeyBytes>,
     /// When a checkpoint is signed: cron with seconds, in UTC.
     pub checkpoint: String,
 }
@@ -30,11 +30,11 @@ impl Default for AuditConfig {
     }
 }
 
-/// The seed of an Ed25519 key.
+/// 32 bytes: the seed of an Ed25519 key, or a key of AES-256.
 #[derive(Clone)]
-pub struct SigningSeed(Zeroizing<[u8; 32]>);
+pub struct KeyBytes(Zeroizing<[u8; 32]>);
 
-impl SigningSeed {
+impl KeyBytes {
     /// From 64 hexadecimal digits, or base64 of either alphabet, padded or not.
     pub fn parse(secret: &Secret) -> Option<Self> {
         let text = secret.expose().as_bytes();
@@ -54,15 +54,15 @@ impl SigningSeed {
     }
 }
 
-impl fmt::Debug for SigningSeed {
+impl fmt::Debug for KeyBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SigningSeed(…)")
+        f.write_str("KeyBytes(…)")
     }
 }
 
 pub(super) fn read(section: &Section<'_>) -> AuditConfig {
     let signing_key = section.secret("signing_key").and_then(|secret| {
-        let seed = SigningSeed::parse(&secret);
+        let seed = KeyBytes::parse(&secret);
         if seed.is_none() {
             section.fault("signing_key", "the secret is not 32 bytes in hex or base64");
         }
@@ -98,7 +98,7 @@ mod tests {
             BASE64URL.encode(&seed),
             BASE64URL_NOPAD.encode(&seed),
         ] {
-            let parsed = SigningSeed::parse(&Secret::new(text.as_str()));
+            let parsed = KeyBytes::parse(&Secret::new(text.as_str()));
             assert_eq!(parsed.map(|parsed| *parsed.expose()), Some(seed), "{text}");
         }
     }
@@ -106,9 +106,9 @@ mod tests {
     #[test]
     fn another_length_is_no_seed() {
         for text in [String::new(), "00".repeat(31), "00".repeat(33), BASE64.encode(&[1; 33])] {
-            assert!(SigningSeed::parse(&Secret::new(text.as_str())).is_none(), "{text}");
+            assert!(KeyBytes::parse(&Secret::new(text.as_str())).is_none(), "{text}");
         }
-        let seed = SigningSeed::parse(&Secret::new("ab".repeat(32))).unwrap();
-        assert_eq!(format!("{seed:?}"), "SigningSeed(…)");
+        let seed = KeyBytes::parse(&Secret::new("ab".repeat(32))).unwrap();
+        assert_eq!(format!("{seed:?}"), "KeyBytes(…)");
     }
 }

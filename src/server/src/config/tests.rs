@@ -158,10 +158,11 @@ fn backends_are_inspected_even_when_other_sections_are_at_fault() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("dayfly.toml");
     fs::write(&file, format!("{GOOD}{BACKEND}{ROLE}tll = \"1m\"\n")).unwrap();
-    let inspect = |backends: &[BackendConfig], roles: &[RoleConfig], _: Option<&PolicyConfig>| {
-        let backends = backends.iter().map(|backend| backend.fault("kind", "not built in"));
-        backends.chain(roles.iter().map(|role| role.fault("template", "is needed"))).collect()
-    };
+    let inspect =
+        |backends: &[BackendConfig], roles: &[RoleConfig], _: Option<&PolicyConfig>, _: bool| {
+            let backends = backends.iter().map(|backend| backend.fault("kind", "not built in"));
+            backends.chain(roles.iter().map(|role| role.fault("template", "is needed"))).collect()
+        };
     let faults = load_with(&file, &no_env, &inspect).unwrap_err().0;
     let found: Vec<_> = faults.iter().map(|fault| (fault.line, fault.key.as_str())).collect();
     assert_eq!(

@@ -178,9 +178,10 @@ impl From<MintError> for Fault {
                 "the backend could not be asked whose prefix it has",
             ),
             MintError::Busy => Self::unavailable("backend_busy", "the backend has enough to do"),
-            MintError::Handle(_) | MintError::Interrupted | MintError::UnknownBackend => {
-                Self::internal()
-            }
+            MintError::Handle(_)
+            | MintError::Interrupted
+            | MintError::Seal(_)
+            | MintError::UnknownBackend => Self::internal(),
         }
     }
 }

@@ -31,6 +31,7 @@ pub(super) fn lease(lease: &Lease, credential: Option<&Credential>) -> api::Leas
         renewable: lease.renewable,
         belts: lease.belts.iter().map(|belt| belt.as_str().to_owned()).collect(),
         exposure_seconds: lease.exposure().map(|exposure| exposure.as_secs()),
+        residual_until: lease.residual_until().map(Timestamp::rfc3339),
         attempts: lease.attempts,
         last_error: lease.error_class.clone(),
         abandonment: lease.abandonment.as_ref().map(|wish| abandonment(wish, &lease.state)),
@@ -62,8 +63,8 @@ fn show_credential(credential: &Credential) -> api::Credential {
 }
 
 pub(super) fn counts(counts: Counts) -> api::LeaseCounts {
-    let Counts { pending, active, revoking, revoked, abandoned } = counts;
-    api::LeaseCounts { pending, active, revoking, revoked, abandoned }
+    let Counts { pending, active, revoking, revoked, abandoned, lingering, .. } = counts;
+    api::LeaseCounts { pending, active, revoking, revoked, abandoned, lingering }
 }
 
 pub(super) fn task(task: &Task, leases: Counts) -> api::Task {

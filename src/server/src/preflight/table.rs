@@ -15,8 +15,8 @@ pub fn table<'a>(backends: impl IntoIterator<Item = (&'a str, &'a Capabilities)>
     for (name, can) in backends {
         let expiry = match can.expiry {
             Expiry::None => "no".to_owned(),
-            Expiry::Native { slack } if slack.is_zero() => "at its end".to_owned(),
-            Expiry::Native { slack } => format!("within {}", seconds(slack)),
+            Expiry::Native { slack, .. } if slack.is_zero() => "at its end".to_owned(),
+            Expiry::Native { slack, .. } => format!("within {}", seconds(slack)),
         };
         let facts =
             [can.revoke, can.session_kill, can.verify, can.list, can.renew, can.deadline_guard];

@@ -21,7 +21,7 @@ use dayfly_store::{
 };
 use zeroize::Zeroizing;
 
-use crate::config::{Config, SigningSeed, StoreConfig};
+use crate::config::{Config, KeyBytes, StoreConfig};
 
 /// Why the store cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +90,7 @@ pub fn signer(config: &Config, entropy: &dyn Entropy) -> Result<Signer, OpenErro
 }
 
 /// The key in `DATABASE.signing-key`, which only its owner can read.
-pub(crate) fn key_beside(database: &Path, entropy: &dyn Entropy) -> Result<SigningSeed, OpenError> {
+pub(crate) fn key_beside(database: &Path, entropy: &dyn Entropy) -> Result<KeyBytes, OpenError> {
     let mut name = database.as_os_str().to_owned();
     name.push(".signing-key");
     let path = PathBuf::from(name);
@@ -111,5 +111,5 @@ pub(crate) fn key_beside(database: &Path, entropy: &dyn Entropy) -> Result<Signi
     // A key file is 64 digits; whatever is much longer is not one.
     file.take(1_024).read_to_string(&mut text).map_err(failed)?;
     let secret = Secret::new(text.trim_end_matches('\n'));
-    SigningSeed::parse(&secret).ok_or(OpenError::NotAKey)
+    KeyBytes::parse(&secret).ok_or(OpenError::NotAKey)
 }

@@ -56,8 +56,11 @@ impl PostgresStore {
 
     pub(super) async fn read_counts(&self, task: TaskId) -> Result<Counts, StoreError> {
         let rows = sqlx::query!(
-            r#"SELECT state, count(*) AS "count!" FROM leases WHERE task = $1 GROUP BY state"#,
-            task.uuid()
+            r#"SELECT state, count(*) AS "count!", COALESCE(error_class = $2, false) AS "lingers!",
+                max(native_expires_at) AS until
+             FROM leases WHERE task = $1 GROUP BY state, 3"#,
+            task.uuid(),
+            Lease::LINGERS,
         )
         .fetch_all(&self.reads)
         .await
@@ -66,10 +69,15 @@ impl PostgresStore {
         for row in rows {
             let count = row.count.cast_unsigned();
             match row.state.as_str() {
-                "pending" => counts.pending = count,
-                "active" => counts.active = count,
-                "revoked" => counts.revoked = count,
-                "abandoned" => counts.abandoned = count,
+                "pending" => counts.pending += count,
+                "active" => counts.active += count,
+                "revoked" => counts.revoked += count,
+                "abandoned" => counts.abandoned += count,
+                "revoking" if row.lingers => {
+                    counts.revoking += count;
+                    counts.lingering = count;
+                    counts.residual_until = row.until.map(Timestamp::from);
+                }
                 // Whatever cannot be read may be alive.
                 _ => counts.revoking += count,
             }

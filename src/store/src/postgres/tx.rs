@@ -506,6 +506,8 @@ async fn update(connection: &mut PgConnection, leases: &[Lease]) -> Result<Vec<U
     let errors: Vec<Option<String>> = leases.iter().map(|l| l.error_class.clone()).collect();
     let owners: Vec<Option<Uuid>> =
         leases.iter().map(|l| l.claim.map(|claim| claim.owner.uuid())).collect();
+    let kept: Vec<Option<Vec<u8>>> =
+        leases.iter().map(|l| l.kept.as_ref().map(|kept| kept.as_bytes().to_vec())).collect();
     sqlx::query_scalar!(
         r#"UPDATE leases SET
             epoch = new.epoch, state = new.state, expires_at = new.expires_at,
@@ -517,16 +519,16 @@ async fn update(connection: &mut PgConnection, leases: &[Lease]) -> Result<Vec<U
             error_class = new.error_class, claim_owner = new.claim_owner,
             claim_since = new.claim_since, claim_until = new.claim_until,
             abandon_by = new.abandon_by, abandon_reason = new.abandon_reason,
-            abandon_at = new.abandon_at
+            abandon_at = new.abandon_at, kept = new.kept
          FROM UNNEST($1::uuid[], $2::bigint[], $3::text[], $4::timestamptz[], $5::timestamptz[],
             $6::timestamptz[], $7::timestamptz[], $8::timestamptz[], $9::text[],
             $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::timestamptz[],
             $14::integer[], $15::text[], $16::uuid[], $17::timestamptz[], $18::timestamptz[],
-            $19::text[], $20::text[], $21::timestamptz[])
+            $19::text[], $20::text[], $21::timestamptz[], $22::bytea[])
             AS new(id, epoch, state, expires_at, native_expires_at, settle_at, activated_at,
                 delivered_at, cause, revoking_at, revoked_at, due_at, next_attempt_at, attempts,
                 error_class, claim_owner, claim_since, claim_until, abandon_by, abandon_reason,
-                abandon_at)
+                abandon_at, kept)
          WHERE leases.id = new.id AND leases.epoch = new.epoch - 1
          RETURNING leases.id AS "id!""#,
         &ids,
@@ -550,6 +552,7 @@ async fn update(connection: &mut PgConnection, leases: &[Lease]) -> Result<Vec<U
         &wishes(|wish| wish.by.clone()) as &[Option<String>],
         &wishes(|wish| wish.reason.clone()) as &[Option<String>],
         &at(|l| l.abandonment.as_ref().map(|wish| wish.at)) as &[At],
+        &kept as &[Option<Vec<u8>>],
     )
     .fetch_all(connection)
     .await

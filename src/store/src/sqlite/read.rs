@@ -18,7 +18,7 @@ pub(super) const LEASE_COLUMNS: &str = "id, task, principal, issuer, role, backe
     decision_chain, decision_seq, epoch, state, issued_at, expires_at, max_expires_at, \
     native_expires_at, mint_deadline, settle_at, activated_at, delivered_at, cause, revoking_at, \
     revoked_at, next_attempt_at, attempts, error_class, claim_owner, claim_since, claim_until, \
-    renewable, belts, abandon_by, abandon_reason, abandon_at, plan, due_at, quarantined";
+    renewable, belts, abandon_by, abandon_reason, abandon_at, plan, due_at, quarantined, kept";
 pub(super) const TASK_COLUMNS: &str = "id, principal, issuer, identity, purpose, token_hash, \
     opened_at, expires_at, ended, closed_at";
 pub(super) const RECORD_COLUMNS: &str =
@@ -84,6 +84,7 @@ pub(super) fn lease_row(row: &Row<'_>) -> rusqlite::Result<LeaseRow> {
         plan: json(row, "plan")?,
         due_at: moment(row, "due_at")?,
         quarantined: row.get("quarantined")?,
+        kept: row.get("kept")?,
     })
 }
 
@@ -170,16 +171,26 @@ pub(super) fn task_by_token(
 }
 
 pub(super) fn counts(connection: &Connection, task: TaskId) -> Result<Counts, StoreError> {
-    let sql = "SELECT state, count(*) FROM leases WHERE task = ?1 GROUP BY state";
-    let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?));
+    let sql = "SELECT state, count(*), COALESCE(error_class = ?2, false), max(native_expires_at)
+        FROM leases WHERE task = ?1 GROUP BY state, 3";
+    let read = |row: &Row<'_>| {
+        Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?, row.get(2)?, row.get(3)?))
+    };
     let mut counts = Counts::default();
-    for (state, count) in rows(connection, sql, params![task.uuid().as_bytes()], read)? {
-        let count = count.cast_unsigned();
+    let task = task.uuid();
+    let params = params![task.as_bytes(), Lease::LINGERS];
+    for (state, count, lingers, until) in rows(connection, sql, params, read)? {
+        let (count, until): (u64, Option<i64>) = (count.cast_unsigned(), until);
         match state.as_str() {
-            "pending" => counts.pending = count,
-            "active" => counts.active = count,
-            "revoked" => counts.revoked = count,
-            "abandoned" => counts.abandoned = count,
+            "pending" => counts.pending += count,
+            "active" => counts.active += count,
+            "revoked" => counts.revoked += count,
+            "abandoned" => counts.abandoned += count,
+            "revoking" if lingers => {
+                counts.revoking += count;
+                counts.lingering = count;
+                counts.residual_until = until.map(Timestamp::from_micros);
+            }
             // Whatever cannot be read may be alive.
             _ => counts.revoking += count,
         }

@@ -7,7 +7,10 @@ use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::StoreError;
 use rusqlite::Connection;
 
-const MIGRATIONS: &[&str] = &[include_str!("../../../../migrations/sqlite/0001_leases.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../../../migrations/sqlite/0001_leases.sql"),
+    include_str!("../../../../migrations/sqlite/0002_kept.sql"),
+];
 
 #[derive(Debug, thiserror::Error)]
 #[error("the database has schema version {found}, and this program knows {known}")]

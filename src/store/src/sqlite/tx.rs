@@ -5,8 +5,8 @@
 use async_trait::async_trait;
 use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::{
-    Decision, IdempotencyKey, Lease, LeaseId, Replay, ReplicaId, Spared, Standing, StoreError,
-    Task, TaskId,
+    Decision, IdempotencyKey, Lease, LeaseId, Replay, ReplicaId, Sealed, Spared, Standing,
+    StoreError, Task, TaskId,
     audit::{Chain, Entry, Head, Record},
     transact::{Share, Tx},
 };
@@ -127,7 +127,7 @@ impl<'a> SqliteTx<'a> {
                 revoking_at = COALESCE(revoking_at, ?10), revoked_at = ?11, due_at = ?12,
                 next_attempt_at = ?13, attempts = ?14, error_class = ?15, claim_owner = ?16,
                 claim_until = ?17, claim_since = ?18, abandon_by = ?19, abandon_reason = ?20,
-                abandon_at = ?21
+                abandon_at = ?21, kept = ?22
              WHERE id = ?1 AND epoch = ?2 - 1",
             params![
                 lease.id.uuid().as_bytes(),
@@ -151,6 +151,7 @@ impl<'a> SqliteTx<'a> {
                 lease.abandonment.as_ref().map(|wish| wish.by.as_str()),
                 lease.abandonment.as_ref().map(|wish| wish.reason.as_str()),
                 micros(lease.abandonment.as_ref().map(|wish| wish.at)),
+                lease.kept.as_ref().map(Sealed::as_bytes),
             ],
         )?;
         Ok(written == 1)

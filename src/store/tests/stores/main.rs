@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use std::time::Duration;
 
-use dayfly_backend_sdk::{HandlePrefix, Plan, Timestamp};
+use dayfly_backend_sdk::{Expiry, HandlePrefix, Plan, Timestamp};
 use dayfly_lease::{
     Clock, IdempotencyKey, Intent, LeaseId, NewTask, ReplicaId, Store, SystemClock, SystemEntropy,
     TaskEnd, TaskId, Write, Written,
@@ -105,7 +105,7 @@ async fn intent(
         ttl: Duration::from_secs(30),
         ttl_max: Duration::from_secs(30),
         ttl_min: Duration::from_secs(1),
-        native_slack: None,
+        expiry: Expiry::None,
         mint_within: Duration::from_secs(15),
         settle_within: Duration::from_secs(5),
         renewable: false,

@@ -30,6 +30,7 @@ fn lease(role: &str, environment: &[(&str, &str)], fields: &[(&str, &str)]) -> L
         renewable: true,
         belts: Vec::new(),
         exposure_seconds: None,
+        residual_until: None,
         attempts: 0,
         last_error: None,
         abandonment: None,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State, http::StatusCode};
 use dayfly_api as api;
+use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::{TaskEnd, TaskState};
 
 use super::{
@@ -59,7 +60,11 @@ pub(crate) async fn handler(
         TaskState::Closed { .. } if done.counts.owed() == 0 => "abandoned",
         TaskState::Closed { .. } | TaskState::Open => "revoking",
     };
-    let body =
-        api::Completed { id: name, state: state.to_owned(), leases: render::counts(done.counts) };
+    let body = api::Completed {
+        id: name,
+        state: state.to_owned(),
+        leases: render::counts(done.counts),
+        residual_until: done.counts.residual_until.map(Timestamp::rfc3339),
+    };
     Ok((if dead { StatusCode::OK } else { StatusCode::ACCEPTED }, Json(body)))
 }
