@@ -7,7 +7,10 @@ use std::{sync::Arc, time::Duration};
 use dayfly_backend_sdk::{Plan, Template, Timestamp};
 use dayfly_lease::{
     Cause, IdempotencyKey, LeaseId, MintError, Minted, NewTask, Order, RenewError, State, TaskEnd,
-    TaskId, Write, Written, audit::Entry, spawn,
+    TaskId, Write, Written,
+    audit::Entry,
+    quota::{Measure, Quota},
+    spawn,
 };
 use serde_json::Value;
 
@@ -119,6 +122,7 @@ impl Client {
                 ttl,
                 ttl_max: ttl * 4,
                 renewable: true,
+                quotas: self.world.plan.quota.map(quota).into_iter().collect(),
                 key: key.clone(),
                 decision: Entry::new("grant.allowed", "sim|client"),
             };
@@ -311,4 +315,9 @@ impl Client {
             world.violated(format!("I5: {handle} can be used after {why}"));
         }
     }
+}
+
+/// All leases of a backend, whoever has them.
+fn quota(most: u32) -> Quota {
+    Quota { measure: Measure::BackendLiving, most }
 }

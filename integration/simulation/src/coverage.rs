@@ -201,6 +201,7 @@ moments! {
     Undelivered => "a credential that nobody took was revoked",
     Delivered => "a credential was delivered",
     Superseded => "a key was used again and its first lease ended",
+    QuotaFull => "a quota had no room",
     KeyInProgress => "a key was used again while its first mint was under way",
     CompletionPaid => "a completion answered that all is dead",
     CompletionOwed => "a completion answered that something is owed",

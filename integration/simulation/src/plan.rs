@@ -121,6 +121,8 @@ pub struct Plan {
     pub habits: Habits,
     /// The engine's bounds.
     pub settings: Settings,
+    /// How many leases of a backend may live at once, where there is a quota.
+    pub quota: Option<u32>,
     /// The longest that a message to the store takes one way when nothing is wrong, in
     /// milliseconds: slow ones overlap more.
     pub store_takes: u64,
@@ -148,6 +150,7 @@ impl Plan {
             faults: faults(dice, store),
             habits: habits(dice),
             settings: settings(dice),
+            quota: dice.chance(3_000).then(|| dice.pick(&[1, 2, 5], 2)),
             store_takes: dice.pick(&[3, 3, 20, 300], 3),
             backend_takes: dice.pick(&[3, 30, 500, 3_000], 3),
             whole_tail: dice.chance(100),

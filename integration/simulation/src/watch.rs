@@ -137,7 +137,13 @@ fn after_rows(world: &World, write: &Write, written: &Result<Written, StoreError
         Err(StoreError::Refused(dayfly_lease::Refusal::InProgress)) => {
             world.saw(Moment::KeyInProgress);
         }
+        Err(StoreError::Refused(dayfly_lease::Refusal::Quota(_))) => {
+            world.saw(Moment::QuotaFull);
+        }
         _ => {}
+    }
+    if let (Write::Intend(intent), Ok(_)) = (write, written) {
+        quota_holds(world, intent);
     }
     if let (Write::Suspend { reason }, Ok(_)) = (write, written) {
         world.saw(Moment::Suspended);
@@ -157,6 +163,24 @@ fn after_rows(world: &World, write: &Write, written: &Result<Written, StoreError
     }
     if matches!((write, written), (Write::Shorten { .. }, Ok(_))) {
         world.saw(Moment::RenewalTakenBack);
+    }
+}
+
+/// With this intent the backend has no more leases than its quota. One that it ends itself is
+/// not counted; what an old copy of the store brought back is nobody's mint.
+fn quota_holds(world: &World, intent: &dayfly_lease::Intent) {
+    let Some(quota) = world.plan.quota.filter(|_| !world.has_lost()) else { return };
+    let model = world.model();
+    let Some(backend) = model.leases.get(&intent.id).map(|tracked| tracked.row.backend) else {
+        return;
+    };
+    let of_backend = model.leases.values().filter(|tracked| tracked.row.backend == backend);
+    let living = of_backend.filter(|tracked| {
+        tracked.row.phase < Phase::Revoked && tracked.row.cause != Some("superseded")
+    });
+    let living = living.count();
+    if living > quota as usize {
+        world.violated(format!("{living} leases live at once, and the quota is {quota}"));
     }
 }
 

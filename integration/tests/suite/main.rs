@@ -19,6 +19,8 @@ mod mysql;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
+mod quotas;
+#[cfg(test)]
 mod recovery;
 #[cfg(test)]
 mod redis;

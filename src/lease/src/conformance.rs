@@ -22,7 +22,7 @@ use dayfly_backend_sdk::{Belt, Expiry, HandlePrefix, Plan, Timestamp};
 use serde_json::json;
 
 use crate::{
-    Counts, Entropy, Intent, Lease, LeaseId, NewTask, Refusal, Replay, ReplicaId, Store,
+    Cause, Counts, Entropy, Intent, Lease, LeaseId, NewTask, Refusal, Replay, ReplicaId, Store,
     StoreError, SystemEntropy, Task, TaskId, Write, Written, audit::Entry,
 };
 
@@ -68,9 +68,22 @@ impl Suite {
     }
 
     async fn try_open(&self, ttl: Duration, replay: Option<Replay>) -> Result<Task, StoreError> {
+        self.try_open_as("ci|repo", ttl, replay).await
+    }
+
+    async fn open_as(&self, principal: &str, ttl: Duration) -> Task {
+        self.try_open_as(principal, ttl, None).await.expect("a task opens")
+    }
+
+    async fn try_open_as(
+        &self,
+        principal: &str,
+        ttl: Duration,
+        replay: Option<Replay>,
+    ) -> Result<Task, StoreError> {
         let task = NewTask {
             id: TaskId::new(self.now().await, self.entropy.as_ref()),
-            principal: "ci|repo".into(),
+            principal: principal.into(),
             issuer: "ci".into(),
             identity: json!({ "subject": "repo" }),
             purpose: "conformance".into(),
@@ -101,6 +114,7 @@ impl Suite {
             renewable: true,
             belts: vec![Belt::NativeExpiry, Belt::Revoke],
             plan: Plan(json!({ "statements": ["x"] })),
+            quotas: Vec::new(),
             key: None,
             decision: Entry::new("lease.intended", "ci|repo"),
         }
@@ -144,6 +158,17 @@ impl Suite {
             Written::Claimed { leases, .. } => leases,
             other => panic!("answered {other:?}"),
         }
+    }
+
+    /// Verified dead: the first of `leases`, which are of `backend`.
+    async fn bury_one(&self, backend: &str, leases: &[Box<Lease>]) {
+        let lease = leases.first().expect("a lease").id;
+        let (cause, actor) = (Cause::Requested, "x".to_owned());
+        self.lease(Write::Condemn { lease, cause, actor, reason: None }).await.unwrap();
+        self.lease(Write::Settle { lease }).await.unwrap();
+        let claimed = self.claim(backend, 10, TTL).await;
+        let leases = claimed.iter().map(|lease| (lease.id, lease.epoch)).collect();
+        assert_eq!(self.leases(Write::Bury { leases }).await.len(), 1);
     }
 
     async fn counts(&self, task: TaskId) -> Counts {

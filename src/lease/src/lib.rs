@@ -15,6 +15,7 @@ mod ids;
 mod lease;
 pub mod memory;
 pub mod planted;
+pub mod quota;
 mod seal;
 mod seams;
 mod standing;

@@ -19,6 +19,7 @@ use crate::{
     Clock, Counts, Decision, IdempotencyKey, Lease, LeaseId, Replay, ReplicaId, Sighting, Spared,
     Standing, State, Store, StoreError, Task, TaskId, TaskState, Write, Written,
     audit::{Chain, Entry, Record},
+    quota::{Counted, Measure, Tally},
     transact::{Share, Tx, apply},
 };
 
@@ -288,6 +289,28 @@ impl Tx for MemoryTx<'_> {
             share.part += u64::from(from < lease.expires_at && lease.expires_at <= to);
         }
         Ok(share)
+    }
+
+    async fn count(&mut self, counted: &Counted<'_>, most: u32) -> Result<Tally, StoreError> {
+        let of = |lease: &&Lease| {
+            let backend = lease.backend == counted.backend;
+            let (role, principal) =
+                (lease.role == counted.role, lease.principal == counted.principal);
+            let within = match counted.measure {
+                Measure::BackendLiving | Measure::BackendMinted => backend,
+                Measure::PrincipalLiving => principal,
+                Measure::RoleLiving | Measure::RoleMinted => role,
+                Measure::ShareLiving | Measure::ShareMinted => role && principal,
+            };
+            let rate = counted.measure.is_rate();
+            within && if rate { lease.issued_at > counted.since } else { lease.may_live() }
+        };
+        let mut issued: Vec<Timestamp> =
+            self.rows.leases.values().filter(of).map(|lease| lease.issued_at).collect();
+        issued.sort_unstable_by(|one, other| other.cmp(one));
+        issued.truncate(most as usize);
+        let count = u32::try_from(issued.len()).unwrap_or(u32::MAX);
+        Ok(Tally { count, oldest: issued.last().copied() })
     }
 
     async fn insert_lease(&mut self, lease: &Lease) -> Result<(), StoreError> {

@@ -45,6 +45,7 @@ bugs! {
     KeyNotSuperseded => "a repeated key leaves the first lease alive",
     LossUnnoticed => "a store that is behind its backends goes on",
     PostponeForEver => "a postponed lease is never due again",
+    QuotaIgnored => "a quota that has no room is not looked at",
     ReaperDies => "an error of the store ends the reaper",
     RenewBeyondMax => "a renewal ignores the maximum",
     RenewUnmatched => "a renewal that the backend refused is not taken back",

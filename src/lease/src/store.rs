@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::{
     Cause, Lease, LeaseId, NewTask, ReplicaId, Sealed, Standing, Task, TaskEnd, TaskId,
     audit::Entry,
+    quota::{Exceeded, Quota},
 };
 
 /// Keeps leases, tasks and the audit log.
@@ -242,6 +243,11 @@ pub enum Write {
 }
 
 impl Write {
+    /// Whether it counts what others may be adding to.
+    pub fn counts(&self) -> bool {
+        matches!(self, Self::Intend(intent) if !intent.quotas.is_empty())
+    }
+
     /// Whether losing it would do more than bring a revocation forward. An activation or a
     /// delivery mark that is lost only fails towards revocation, unless the activation has with
     /// it what the revocation needs.
@@ -315,6 +321,8 @@ pub struct Intent {
     pub belts: Vec<Belt>,
     /// All that revoking needs.
     pub plan: Plan,
+    /// What must have room.
+    pub quotas: Vec<Quota>,
     /// The client's key.
     pub key: Option<IdempotencyKey>,
     /// The decision that allowed it.
@@ -411,6 +419,9 @@ pub enum Refusal {
     /// The idempotency key stands for another request.
     #[error("this idempotency key was used for another request")]
     KeyReused,
+    /// A quota has no room.
+    #[error(transparent)]
+    Quota(Exceeded),
     /// A person who gives up on a lease cannot be the second one too.
     #[error("somebody else must agree")]
     SamePerson,

@@ -14,7 +14,9 @@ use dayfly_backend_sdk::Timestamp;
 
 use crate::{
     Decision, IdempotencyKey, Lease, LeaseId, Refusal, Replay, ReplicaId, Spared, Standing,
-    StoreError, Task, TaskId, Transition, Write, Written, audit::Entry,
+    StoreError, Task, TaskId, Transition, Write, Written,
+    audit::Entry,
+    quota::{Counted, Tally},
 };
 
 pub use guard::suspended_by;
@@ -78,6 +80,10 @@ pub trait Tx: Send {
 
     /// How many active leases expire after `from` and until `to`, and how many there are.
     async fn expiring(&mut self, from: Timestamp, to: Timestamp) -> Result<Share, StoreError>;
+
+    /// Counts leases, up to `most` of them, the newest first. No other transaction counts
+    /// beside this one ([`Write::counts`]).
+    async fn count(&mut self, counted: &Counted<'_>, most: u32) -> Result<Tally, StoreError>;
 
     /// Adds a lease.
     async fn insert_lease(&mut self, lease: &Lease) -> Result<(), StoreError>;

@@ -11,6 +11,7 @@ mod fault;
 mod foreign;
 mod issuer;
 mod policies;
+mod quotas;
 mod role;
 mod seal;
 mod secret;
@@ -38,6 +39,8 @@ pub use server::{LimitsConfig, ServerConfig, TlsConfig};
 pub use store::StoreConfig;
 pub use tasks::TaskConfig;
 pub use telemetry::{LogFormat, TelemetryConfig};
+
+use dayfly_lease::quota::Quota;
 
 use fault::{At, Report, Wrong};
 use section::{Context, Section};
@@ -68,6 +71,8 @@ pub struct Config {
     pub backends: Vec<BackendConfig>,
     /// `[[role]]`
     pub roles: Vec<RoleConfig>,
+    /// `[quotas]`: of every principal.
+    pub quotas: Vec<Quota>,
     /// `[telemetry]`
     pub telemetry: TelemetryConfig,
 }
@@ -156,6 +161,7 @@ fn read(root: &Table, file: &str, context: Context<'_>, inspect: Inspect<'_>) ->
         let names = texts(root, "backend", "name");
         let names: Vec<_> = names.into_iter().map(|(name, ..)| name).collect();
         let roles = root.each("role", |section| role::read(section, &names));
+        let quotas = root.table("quotas", quotas::of_everybody).unwrap_or_default();
         let telemetry = root.table("telemetry", telemetry::read).unwrap_or_default();
         for (list, key) in
             [("issuer", "name"), ("issuer", "issuer"), ("backend", "name"), ("role", "name")]
@@ -191,6 +197,7 @@ fn read(root: &Table, file: &str, context: Context<'_>, inspect: Inspect<'_>) ->
             issuers,
             backends,
             roles,
+            quotas,
             telemetry,
         })
     })

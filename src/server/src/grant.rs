@@ -61,6 +61,7 @@ pub async fn grant(
         ttl,
         ttl_max: role.ttl_max,
         renewable: role.renewable,
+        quotas: role.quotas.clone(),
         key,
         decision: decision(&permit, role, ttl),
     };
@@ -100,6 +101,7 @@ mod tests {
             ttl_max: Duration::from_hours(1),
             ttl_min: Duration::from_secs(2),
             renewable: true,
+            quotas: Vec::new(),
             template: Template::new(Plan::default(), ()),
         }
     }

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use dayfly_backend_api_key::{ApiKeyBackend, KeyStore, MemoryKeyStore};
 use dayfly_backend_sdk::{Backend, CanaryReport, CanaryStep, Error, ErrorKind, Timestamp};
-use dayfly_lease::{Clock, Entropy, LeaseId, SystemClock, SystemEntropy};
+use dayfly_lease::{Clock, Entropy, LeaseId, SystemClock, SystemEntropy, quota::Quota};
 
 use crate::{
     Role, Roles,
@@ -101,6 +101,7 @@ kind!(redis, "redis", dayfly_backend_redis::{RedisBackend, RedisConfig});
 pub fn roles(
     configs: &[RoleConfig],
     backends: &BTreeMap<String, Arc<dyn Backend>>,
+    (backend_configs, everybody): (&[BackendConfig], &[Quota]),
 ) -> Result<Roles, Vec<Fault>> {
     let mut roles = Vec::new();
     let mut faults = Vec::new();
@@ -120,12 +121,20 @@ pub fn roles(
                 ttl_max: config.ttl_max,
                 ttl_min,
                 renewable: config.renewable,
+                quotas: quotas(config, backend_configs, everybody),
                 template,
             }),
             Err(error) => faults.push(config.fault("template", chain(&error))),
         }
     }
     if faults.is_empty() { Ok(Roles::new(roles)) } else { Err(faults) }
+}
+
+/// What must have room before a role is minted, the narrowest first.
+fn quotas(role: &RoleConfig, backends: &[BackendConfig], everybody: &[Quota]) -> Vec<Quota> {
+    let backend = backends.iter().find(|backend| backend.name == role.backend);
+    let of_backend = backend.map(|backend| backend.quotas.as_slice()).unwrap_or_default();
+    [role.quotas.as_slice(), everybody, of_backend].concat()
 }
 
 /// What policy is told of a role.
@@ -162,7 +171,7 @@ pub fn inspect(
             Err(more) => faults.extend(more),
         }
     }
-    faults.extend(roles(role_configs, &by_name).err().unwrap_or_default());
+    faults.extend(roles(role_configs, &by_name, (backend_configs, &[])).err().unwrap_or_default());
     faults
 }
 
@@ -172,7 +181,8 @@ pub async fn canaries(config: &Config) -> Result<Vec<(String, CanaryReport)>, Fa
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
     let keys: Arc<dyn KeyStore> = Arc::new(MemoryKeyStore::new(SystemClock.now()));
     let backends = backends(&config.backends, &keys, &entropy).map_err(Faults)?;
-    let roles = roles(&config.roles, &backends.by_name).map_err(Faults)?;
+    let quotas = (config.backends.as_slice(), config.quotas.as_slice());
+    let roles = roles(&config.roles, &backends.by_name, quotas).map_err(Faults)?;
     let mut reports = Vec::new();
     for role in roles.iter() {
         let Some(backend) = backends.by_name.get(&role.facts.backend) else { continue };

@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use dayfly_backend_sdk::Template;
+use dayfly_lease::quota::Quota;
 
 use crate::policy::RoleFacts;
 
@@ -24,6 +25,8 @@ pub struct Role {
     pub ttl_min: Duration,
     /// Whether leases of it can be renewed.
     pub renewable: bool,
+    /// What must have room: its own quotas, its backend's and everybody's.
+    pub quotas: Vec<Quota>,
     /// Checked by the backend.
     pub template: Template,
 }

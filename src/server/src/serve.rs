@@ -145,7 +145,8 @@ pub async fn build(config: &Config, policies: Policies) -> Result<Arc<Broker>, S
     let keys: Arc<dyn KeyStore> = Arc::new(StoredKeys::new(store.clone()));
     let faults = |faults| ServeError::Config(Faults(faults));
     let backends = preflight::backends(&config.backends, &keys, &entropy).map_err(faults)?;
-    let roles = preflight::roles(&config.roles, &backends.by_name).map_err(faults)?;
+    let quotas = (config.backends.as_slice(), config.quotas.as_slice());
+    let roles = preflight::roles(&config.roles, &backends.by_name, quotas).map_err(faults)?;
     let authenticator = Authenticator::new(config.issuers.clone(), Arc::clone(&clock))
         .map_err(ServeError::Identity)?;
     Ok(assemble(Assembly {

@@ -4,6 +4,7 @@
 //! commit whose answer was lost is reported as unknown, and the chain's head is read back
 //! before anything else is written.
 
+mod count;
 mod inspect;
 mod read;
 mod server;

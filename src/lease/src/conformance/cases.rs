@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use super::{Suite, TTL, refused};
 use crate::{
-    Cause, Lease, Owed, Refusal, Replay, Sealed, State, TaskEnd, TaskState, Write, Written, spawn,
+    Cause, IdempotencyKey, Intent, Lease, Owed, Refusal, Replay, Sealed, State, TaskEnd, TaskState,
+    Write, Written,
+    quota::{self, Measure, Quota},
+    spawn,
 };
 
 pub(super) async fn run(suite: &Suite) {
@@ -13,6 +16,8 @@ pub(super) async fn run(suite: &Suite) {
     an_ended_task_mints_nothing(suite).await;
     an_activation_is_fenced(suite).await;
     what_was_kept_stays_until_death(suite).await;
+    a_quota_is_never_exceeded(suite).await;
+    a_superseded_lease_makes_room(suite).await;
     renewal_is_capped_and_can_be_taken_back(suite).await;
     the_first_cause_stands(suite).await;
     only_due_leases_are_claimed_and_by_one(suite).await;
@@ -59,7 +64,7 @@ async fn an_ended_task_mints_nothing(suite: &Suite) {
     suite.store.write(close).await.unwrap();
     assert_eq!(refused(suite.intend(intent.clone()).await), Refusal::TaskClosed);
     let unknown = crate::TaskId::new(suite.now().await, suite.entropy.as_ref());
-    let nobody = crate::Intent { task: unknown, ..intent };
+    let nobody = Intent { task: unknown, ..intent };
     assert_eq!(refused(suite.intend(nobody).await), Refusal::TaskUnknown);
     let short = suite.open(Duration::from_millis(500)).await;
     let ending = suite.intent(short.id, "b").await;
@@ -103,6 +108,70 @@ async fn what_was_kept_stays_until_death(suite: &Suite) {
     suite.leases(Write::Bury { leases }).await;
     assert_eq!(kept_of().await, None);
     assert!(suite.counts(task.id).await.residual_until.is_none());
+}
+
+async fn a_quota_is_never_exceeded(suite: &Suite) {
+    for (measure, most) in [
+        (Measure::BackendLiving, 3),
+        (Measure::BackendMinted, 3),
+        (Measure::PrincipalLiving, 3),
+        (Measure::RoleLiving, 3),
+        (Measure::RoleMinted, 3),
+        (Measure::ShareLiving, 3),
+        (Measure::ShareMinted, 3),
+    ] {
+        let (backend, name) = (suite.backend(), suite.backend());
+        let task = suite.open_as(&name, TTL).await;
+        let mut asked = Vec::new();
+        for _ in 0..8 {
+            let intent = suite.intent(task.id, &backend).await;
+            let quotas = vec![Quota { measure, most }];
+            let intent = Intent { role: name.clone(), quotas, ..intent };
+            let store = Arc::clone(&suite.store);
+            asked.push(spawn(async move { store.write(Write::Intend(Box::new(intent))).await }));
+        }
+        let mut minted = Vec::new();
+        for one in asked {
+            match one.await.unwrap() {
+                Ok(Written::Lease(lease)) => minted.push(lease),
+                Ok(other) => panic!("answered {other:?}"),
+                Err(error) => {
+                    let Some(Refusal::Quota(exceeded)) = error.refusal() else { panic!("{error}") };
+                    assert_eq!(exceeded.quota, Quota { measure, most });
+                    assert_eq!(exceeded.after.is_some(), measure.is_rate(), "{exceeded}");
+                    assert!(exceeded.after.is_none_or(|after| after <= quota::MINUTE));
+                }
+            }
+        }
+        assert_eq!(minted.len(), most as usize, "{measure:?}");
+        // Others are not counted: another principal's, another role's, another backend's.
+        let other = suite.open_as(&suite.backend(), TTL).await;
+        let intent = suite.intent(other.id, &suite.backend()).await;
+        let quotas = vec![Quota { measure, most: 1 }];
+        suite.intend(Intent { role: suite.backend(), quotas, ..intent }).await.unwrap();
+        // One that dies makes room, but not for what was minted.
+        let again = Intent { role: name, ..suite.intent(task.id, &backend).await };
+        let again = Intent { quotas: vec![Quota { measure, most }], ..again };
+        suite.bury_one(&backend, &minted).await;
+        match suite.intend(again).await {
+            Ok(_) => assert!(!measure.is_rate(), "{measure:?}"),
+            Err(error) => assert!(measure.is_rate(), "{measure:?}: {error}"),
+        }
+    }
+}
+
+/// A repeat under the same key ends the lease before it, so it takes no room.
+async fn a_superseded_lease_makes_room(suite: &Suite) {
+    let (task, backend) = (suite.open(TTL).await, suite.backend());
+    let quotas = vec![Quota { measure: Measure::BackendLiving, most: 1 }];
+    let key = Some(IdempotencyKey { key: "k".into(), request: [1; 32] });
+    let keyed = Intent { quotas, key, ..suite.intent(task.id, &backend).await };
+    let first = suite.intend(keyed.clone()).await.unwrap();
+    suite.lease(Write::Activate { lease: first.id, epoch: 0, kept: None }).await.unwrap();
+    let fresh = suite.intent(task.id, &backend).await;
+    let unkeyed = Intent { quotas: keyed.quotas.clone(), ..fresh.clone() };
+    assert!(matches!(refused(suite.intend(unkeyed).await), Refusal::Quota(_)));
+    suite.intend(Intent { id: fresh.id, handle: fresh.handle, ..keyed }).await.unwrap();
 }
 
 async fn renewal_is_capped_and_can_be_taken_back(suite: &Suite) {
@@ -220,8 +289,8 @@ async fn a_failure_is_counted_and_scheduled(suite: &Suite) {
 async fn a_key_has_one_live_credential(suite: &Suite) {
     let task = suite.open(TTL).await;
     let request = suite.random();
-    let with_key = |intent: crate::Intent, request| crate::Intent {
-        key: Some(crate::IdempotencyKey { key: "k1".into(), request }),
+    let with_key = |intent: Intent, request| Intent {
+        key: Some(IdempotencyKey { key: "k1".into(), request }),
         ..intent
     };
     let first = with_key(suite.intent(task.id, "b").await, request);

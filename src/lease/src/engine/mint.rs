@@ -16,6 +16,7 @@ use crate::{
     audit::Entry,
     failpoint,
     planted::{self, Bug},
+    quota::Quota,
 };
 
 /// What is to be minted. The server makes it from a permit, which it takes by value.
@@ -35,6 +36,8 @@ pub struct Order {
     pub ttl_max: Duration,
     /// Whether it can be renewed.
     pub renewable: bool,
+    /// What must have room.
+    pub quotas: Vec<Quota>,
     /// The client's idempotency key.
     pub key: Option<IdempotencyKey>,
     /// The decision that allowed it.
@@ -276,6 +279,7 @@ impl Engine {
             renewable: order.renewable && capabilities.renew,
             belts: capabilities.belts(),
             plan: order.template.plan().clone(),
+            quotas: order.quotas,
             key: order.key,
             decision: order.decision,
         };

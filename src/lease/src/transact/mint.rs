@@ -12,6 +12,7 @@ use crate::{
     Cause, Intent, Lease, LeaseId, Refusal, Sealed, State, StoreError, Task, Written,
     audit::Entry,
     planted::{self, Bug},
+    quota::{self, Counted, Exceeded},
 };
 
 pub(super) async fn intend<T: Tx + ?Sized>(
@@ -29,7 +30,9 @@ pub(super) async fn intend<T: Tx + ?Sized>(
     if task.expires_at.since(now) < intent.ttl_min {
         return Err(Refusal::TaskEnding.into());
     }
-    let superseded = take_key(tx, intent, now).await?;
+    let seen = look_up_key(tx, intent, now).await?;
+    has_room(tx, intent, &task, seen.superseded.is_some()).await?;
+    let superseded = take_key(tx, intent, seen).await?;
     let detail = intent.decision.clone().task(task.id).lease(intent.id);
     let decision = tx.append(detail.with("handle", intent.handle.as_str()));
     let max_expires_at = now.plus(intent.ttl_max).min(task.expires_at);
@@ -77,15 +80,22 @@ pub(super) async fn intend<T: Tx + ?Sized>(
     Ok(Written::Superseding { lease: Box::new(lease), old: Box::new(old) })
 }
 
-/// Makes the client's key stand for this intent; gives the lease that it stood for before,
-/// condemned if it was alive. A secret is never shown twice, so a repeat ends the first lease
-/// and mints anew.
-async fn take_key<T: Tx + ?Sized>(
+/// What the client's key stood for.
+#[derive(Default)]
+struct Seen {
+    lease: Option<LeaseId>,
+    /// That lease, condemned, if it was alive.
+    superseded: Option<Lease>,
+}
+
+/// What the client's key stands for before this intent. A secret is never shown twice, so a
+/// repeat ends the first lease and mints anew.
+async fn look_up_key<T: Tx + ?Sized>(
     tx: &mut T,
     intent: &Intent,
     now: Timestamp,
-) -> Result<Option<Lease>, StoreError> {
-    let Some(key) = &intent.key else { return Ok(None) };
+) -> Result<Seen, StoreError> {
+    let Some(key) = &intent.key else { return Ok(Seen::default()) };
     let found = tx.key(intent.task, &key.key).await?;
     let mut old = None;
     if let Some((request, lease)) = found {
@@ -104,13 +114,50 @@ async fn take_key<T: Tx + ?Sized>(
             None
         }
     };
+    Ok(Seen { lease: found.map(|(_, lease)| lease), superseded })
+}
+
+/// Refuses what a quota has no room for. What this intent ends itself takes none.
+async fn has_room<T: Tx + ?Sized>(
+    tx: &mut T,
+    intent: &Intent,
+    task: &Task,
+    supersedes: bool,
+) -> Result<(), StoreError> {
+    let now = tx.now();
+    for quota in &intent.quotas {
+        let rate = quota.measure.is_rate();
+        let most = quota.most.saturating_add(u32::from(supersedes && !rate));
+        let counted = Counted {
+            measure: quota.measure,
+            backend: &intent.backend,
+            role: &intent.role,
+            principal: &task.principal,
+            since: now.minus(quota::MINUTE),
+        };
+        let tally = tx.count(&counted, most).await?;
+        if tally.count >= most && !planted::is(Bug::QuotaIgnored) {
+            let oldest = tally.oldest.filter(|_| rate);
+            let after = oldest.map(|oldest| oldest.plus(quota::MINUTE).since(now));
+            return Err(Refusal::Quota(Exceeded { quota: *quota, after }).into());
+        }
+    }
+    Ok(())
+}
+
+/// Makes the client's key stand for this intent; gives the lease that it ends.
+async fn take_key<T: Tx + ?Sized>(
+    tx: &mut T,
+    intent: &Intent,
+    seen: Seen,
+) -> Result<Option<Lease>, StoreError> {
+    let Some(key) = &intent.key else { return Ok(None) };
     // Two replicas may both have found nothing: the row decides who was first, and nothing
     // else has been written yet.
-    let seen = found.map(|(_, lease)| lease);
-    if !tx.set_key(intent.task, key, seen, intent.id).await? {
+    if !tx.set_key(intent.task, key, seen.lease, intent.id).await? {
         return Err(Refusal::InProgress.into());
     }
-    Ok(superseded)
+    Ok(seen.superseded)
 }
 
 pub(super) async fn activate<T: Tx + ?Sized>(

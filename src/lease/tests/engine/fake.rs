@@ -289,6 +289,7 @@ impl Rig {
             ttl,
             ttl_max: Duration::from_mins(5),
             renewable: true,
+            quotas: Vec::new(),
             key: None,
             decision: Entry::new("lease.allowed", "ci|repo"),
         }

@@ -75,7 +75,7 @@ async fn what_nothing_ends_is_owed_until_its_own_expiry() {
     let native = minted.lease.native_expires_at.unwrap();
     assert!(native >= minted.lease.issued_at.plus(Duration::from_millis(700)), "its shortest life");
     minted.delivery.handed_over();
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     let done = rig.engine.complete(task, TaskEnd::Completed, "ci|repo", WAIT).await.unwrap();
     assert!(began.elapsed() < WAIT / 2, "nobody waits for what cannot come");
     assert_eq!((done.counts.revoking, done.counts.lingering), (1, 1));

@@ -4,11 +4,12 @@
 //! their places until it reads them. No password stands in them.
 
 use dayfly_backend_sdk::{HandlePrefix, Secret};
+use dayfly_lease::quota::Quota;
 use serde::de::DeserializeOwned;
 
 use super::{
     fault::{Fault, Wrong},
-    foreign,
+    foreign, quotas,
     section::{Origin, Reading, Section, name, one_of, text},
     tree::{Item, Table},
 };
@@ -24,6 +25,8 @@ pub struct BackendConfig {
     pub prefix: HandlePrefix,
     /// Dayfly's own password there, where the kind has one.
     pub password: Option<Secret>,
+    /// `quotas`: how many leases of it, and how fast.
+    pub quotas: Vec<Quota>,
     settings: Table,
     origin: Origin,
 }
@@ -95,10 +98,19 @@ pub(super) fn read(section: &Section<'_>) -> Option<BackendConfig> {
         ) => section.secret("password"),
         Some(BackendKind::ApiKey) | None => None,
     };
+    let quotas = section.table("quotas", quotas::of_backend).unwrap_or_default();
     let mut settings = section.rest();
     settings.resolve_files(section.context.base);
     let origin = section.origin();
-    Some(BackendConfig { name: name?, kind: kind?, prefix: prefix?, password, settings, origin })
+    Some(BackendConfig {
+        name: name?,
+        kind: kind?,
+        prefix: prefix?,
+        password,
+        quotas,
+        settings,
+        origin,
+    })
 }
 
 fn prefix(item: &Item) -> Reading<HandlePrefix> {

@@ -4,10 +4,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use dayfly_lease::quota::Quota;
 use serde_json::Value as Json;
 
 use super::{
     fault::{Fault, Wrong},
+    quotas,
     section::{Origin, Reading, Section, duration, expected, flag, name, text},
     tree::{Item, Value},
 };
@@ -35,6 +37,8 @@ pub struct RoleConfig {
     pub renewable: bool,
     /// What policy can speak of: `environment`, `risk`, …
     pub labels: BTreeMap<String, String>,
+    /// `quotas`: how many leases of it, and how fast.
+    pub quotas: Vec<Quota>,
     /// What to mint, in the backend's own terms; an object.
     pub template: Json,
     origin: Origin,
@@ -57,6 +61,7 @@ pub(super) fn read(section: &Section<'_>, backends: &[&str]) -> Option<RoleConfi
     let ttl_max = section.required("ttl_max", duration(range));
     let renewable = section.optional("renewable", flag).unwrap_or(true);
     let labels = section.table("labels", labels).unwrap_or_default();
+    let quotas = section.table("quotas", quotas::of_role).unwrap_or_default();
     let template = section.optional("template", template);
     if let (Some(ttl), Some(ttl_max)) = (ttl, ttl_max)
         && ttl > ttl_max
@@ -78,6 +83,7 @@ pub(super) fn read(section: &Section<'_>, backends: &[&str]) -> Option<RoleConfi
         ttl_max: ttl_max?,
         renewable,
         labels,
+        quotas,
         template: template.unwrap_or_else(|| Json::Object(serde_json::Map::new())),
         origin: section.origin(),
     })

@@ -191,6 +191,7 @@ fn roles(backend: &ApiKeyBackend) -> anyhow::Result<Roles> {
             ttl_max: Duration::from_hours(1),
             ttl_min: backend.capabilities().ttl_min,
             renewable: true,
+            quotas: Vec::new(),
             template: backend.template(&json!({ "scopes": [scope] }))?,
         })
     };

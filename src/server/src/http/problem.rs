@@ -118,6 +118,13 @@ impl From<Refusal> for Fault {
             Refusal::LeaseChanged => Self::conflict("lease_changed", text),
             Refusal::LeaseExpired => Self::conflict("lease_expired", text),
             Refusal::LeaseUnknown | Refusal::TaskUnknown => Self::not_found(),
+            Refusal::Quota(exceeded) => {
+                let mut fault = Self::new(StatusCode::TOO_MANY_REQUESTS, "quota_exceeded", text);
+                let after = exceeded.after.map(|after| after.as_secs().saturating_add(1));
+                let after = after.and_then(|after| u32::try_from(after).ok());
+                fault.retry_after_seconds = Some(after.unwrap_or(RETRY_AFTER_SECONDS));
+                fault
+            }
             Refusal::NotOwed => Self::conflict("lease_not_owed", text),
             Refusal::SamePerson => Self::conflict("same_person", text),
             Refusal::Suspended => Self::unavailable("minting_suspended", text),

@@ -10,12 +10,13 @@ use dayfly_lease::{
     Abandonment, Decision, IdempotencyKey, Lease, LeaseId, Replay, ReplicaId, Spared, Standing,
     StoreError, Task, TaskId,
     audit::{Chain, Entry, Head, Record},
+    quota::{Counted, Tally},
     transact::{Share, Tx},
 };
 use sqlx::{PgConnection, types::time::OffsetDateTime};
 use uuid::Uuid;
 
-use super::{query_leases, query_tasks, unavailable};
+use super::{count, query_leases, query_tasks, unavailable};
 use crate::row::{self, LeaseRow};
 
 pub(super) struct PostgresTx<'a> {
@@ -301,6 +302,13 @@ impl Tx for PostgresTx<'_> {
         .map_err(unavailable)?;
         let (part, whole) = (counted.part.cast_unsigned(), counted.whole.cast_unsigned());
         Ok(Share { part, whole })
+    }
+
+    async fn count(&mut self, counted: &Counted<'_>, most: u32) -> Result<Tally, StoreError> {
+        let found = count::count(self.connection, counted, i64::from(most)).await;
+        let (count, oldest) = found.map_err(unavailable)?;
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        Ok(Tally { count, oldest: oldest.map(Timestamp::from) })
     }
 
     async fn insert_lease(&mut self, lease: &Lease) -> Result<(), StoreError> {

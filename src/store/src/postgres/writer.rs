@@ -25,6 +25,8 @@ use crate::{
 /// The longest that a group may take; after that its outcome is not known.
 const GROUP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a change is tried again that lost against another replica's.
+/// Names the advisory lock of whoever counts for a quota: `quota` in ASCII.
+const QUOTAS: i64 = 0x71_756f_7461;
 const CONFLICT_RETRIES: u32 = 5;
 /// The chains that a new one anchors: those that were opened last.
 const ANCHORS_MAX: i64 = 64;
@@ -224,6 +226,14 @@ impl Writer {
     ) -> Result<Answers, Attempt> {
         let unreachable = |error| Attempt::Unreachable(unavailable(error));
         let mut transaction = connection.begin().await.map_err(unreachable)?;
+        if writes.iter().any(dayfly_lease::Write::counts) {
+            // Before anything is read: what the others have added is counted, and while this
+            // one counts nobody adds. One lock for all quotas, so that none waits in a circle.
+            sqlx::query!("SELECT pg_advisory_xact_lock($1) IS NULL AS held", QUOTAS)
+                .fetch_one(&mut *transaction)
+                .await
+                .map_err(unreachable)?;
+        }
         let begun = sqlx::query!(
             r#"SELECT clock_timestamp() AS "now!", suspended_at, suspended_reason, hold_from,
                 hold_to, hold_until, server FROM installation"#

@@ -10,6 +10,7 @@ use rusqlite::Connection;
 const MIGRATIONS: &[&str] = &[
     include_str!("../../../../migrations/sqlite/0001_leases.sql"),
     include_str!("../../../../migrations/sqlite/0002_kept.sql"),
+    include_str!("../../../../migrations/sqlite/0003_quotas.sql"),
 ];
 
 #[derive(Debug, thiserror::Error)]

@@ -8,6 +8,7 @@ use dayfly_lease::{
     Decision, IdempotencyKey, Lease, LeaseId, Replay, ReplicaId, Sealed, Spared, Standing,
     StoreError, Task, TaskId,
     audit::{Chain, Entry, Head, Record},
+    quota::{Counted, Measure, Tally},
     transact::{Share, Tx},
 };
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
@@ -287,6 +288,35 @@ impl Tx for SqliteTx<'_> {
         });
         let (part, whole) = counted.map_err(StoreError::unavailable)?;
         Ok(Share { part: part.cast_unsigned(), whole: whole.cast_unsigned() })
+    }
+
+    async fn count(&mut self, counted: &Counted<'_>, most: u32) -> Result<Tally, StoreError> {
+        let Counted { measure, backend, role, principal, since } = *counted;
+        // A rate is counted along the backend's index of what was issued.
+        let whose = match measure {
+            Measure::BackendLiving | Measure::BackendMinted => "backend = ?1",
+            Measure::PrincipalLiving => "principal = ?3",
+            Measure::RoleLiving => "role = ?2",
+            Measure::RoleMinted => "backend = ?1 AND role = ?2",
+            Measure::ShareLiving => "role = ?2 AND principal = ?3",
+            Measure::ShareMinted => "backend = ?1 AND role = ?2 AND principal = ?3",
+        };
+        let which = if measure.is_rate() {
+            "issued_at > ?5 ORDER BY issued_at DESC"
+        } else {
+            "state IN ('pending', 'active', 'revoking') AND ?5 IS NOT NULL"
+        };
+        let sql = format!(
+            "SELECT count(*), min(issued_at)
+             FROM (SELECT issued_at FROM leases WHERE {whose} AND {which} LIMIT ?4)"
+        );
+        let mut statement =
+            self.connection.prepare_cached(&sql).map_err(StoreError::unavailable)?;
+        let params = params![backend, role, principal, most, since.micros()];
+        let counted = statement
+            .query_row(params, |row| Ok((row.get::<_, u32>(0)?, row.get::<_, Option<i64>>(1)?)));
+        let (count, oldest) = counted.map_err(StoreError::unavailable)?;
+        Ok(Tally { count, oldest: oldest.map(Timestamp::from_micros) })
     }
 
     async fn insert_lease(&mut self, lease: &Lease) -> Result<(), StoreError> {

@@ -111,6 +111,7 @@ async fn intent(
         renewable: false,
         belts: Vec::new(),
         plan: Plan::default(),
+        quotas: Vec::new(),
         key,
         decision: Entry::new("lease.intended", "ci|repo"),
     }

@@ -3,7 +3,11 @@
 use std::{path::PathBuf, process::Command, sync::Arc};
 
 use dayfly_backend_sdk::Secret;
-use dayfly_lease::{Store, Write, audit::Entry};
+use dayfly_lease::{
+    Refusal, Store, Write,
+    audit::Entry,
+    quota::{Measure, Quota},
+};
 use dayfly_store::{AnyStore, PostgresOptions, PostgresStore, verify};
 use tempfile::TempDir;
 
@@ -156,7 +160,48 @@ async fn one_key_at_two_replicas_is_one_mint() {
         let (first, second) = tokio::join!(one.write(first), two.write(second));
         let refused = [first, second].into_iter().filter_map(Result::err);
         let refused: Vec<_> = refused.map(|error| error.refusal()).collect();
-        assert_eq!(refused, [Some(dayfly_lease::Refusal::InProgress)], "round {round}");
+        assert_eq!(refused, [Some(Refusal::InProgress)], "round {round}");
+    }
+}
+
+/// Two replicas at their quota's edge: together they mint as many as it says. What they ask for
+/// names two quotas in either order, so that locks of their own would wait in a circle.
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_share_their_quotas() {
+    let server = Server::start();
+    let one = PostgresStore::open(&server.options(), incarnation(), clock()).await.unwrap();
+    let two = PostgresStore::open(&server.options(), incarnation(), clock()).await.unwrap();
+    let task = super::task(one.as_ref(), 9).await;
+    for (round, most) in [1, 7, 20].into_iter().enumerate() {
+        let mut asked = Vec::new();
+        for number in 0..60 {
+            let store = if number % 2 == 0 { &one } else { &two };
+            let backend = format!("b{round}{}", number % 3);
+            let mut intent = super::intent(store.as_ref(), task, &backend, None).await;
+            intent.role = format!("r{round}");
+            intent.quotas = vec![
+                Quota { measure: Measure::RoleLiving, most },
+                Quota { measure: Measure::BackendLiving, most: 5 },
+            ];
+            if number % 4 < 2 {
+                intent.quotas.reverse();
+            }
+            let store = Arc::clone(store);
+            let write = Write::Intend(Box::new(intent));
+            asked.push(dayfly_lease::spawn(async move { store.write(write).await }));
+        }
+        let mut minted = 0;
+        for one in asked {
+            match one.await.unwrap() {
+                Ok(_) => minted += 1,
+                Err(error) => {
+                    let refusal = error.refusal();
+                    assert!(matches!(refusal, Some(Refusal::Quota(_))), "{error:?}");
+                }
+            }
+        }
+        // Three backends, and five at each.
+        assert_eq!(minted, most.min(15), "round {round}");
     }
 }
 

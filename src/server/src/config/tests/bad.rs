@@ -139,3 +139,20 @@ ttl_max = "1h"
         ]
     );
 }
+
+#[test]
+fn a_quota_that_means_nothing_is_a_fault() {
+    let dir = TempDir::new().unwrap();
+    let quotas = "quotas = { leases = 0, lease_per_principal = 3 }\n";
+    let text = format!("{GOOD}{BACKEND}quotas = {{ mints_per_minute = 5 }}\n{ROLE}{quotas}");
+    let faults = parse_in(dir.path(), &text).unwrap_err().to_string();
+    let found: Vec<_> = faults.lines().collect();
+    assert_eq!(
+        found,
+        [
+            "dayfly.toml:21:21: role.reader.quotas.leases: must be between 1 and 100000",
+            "dayfly.toml:21:24: role.reader.quotas.lease_per_principal: unknown key (did you \
+             mean `leases_per_principal`?)",
+        ]
+    );
+}

@@ -9,6 +9,7 @@ fn files(dir: &Path) {
     let private = [
         ("secrets/store-url", "postgres://dayfly:hunter2@db.example.com/dayfly\n".to_owned()),
         ("secrets/audit-key", "5f".repeat(32)),
+        ("secrets/seal-key", "VVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVU=\n".to_owned()),
         ("secrets/orders-password", "hunter2\n".to_owned()),
         ("tls/key.pem", "key".to_owned()),
         ("tls/chain.pem", "chain".to_owned()),

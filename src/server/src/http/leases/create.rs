@@ -39,6 +39,7 @@ use crate::{
         (status = 409, body = api::Problem, content_type = "application/problem+json"),
         (status = 413, body = api::Problem, content_type = "application/problem+json"),
         (status = 422, body = api::Problem, content_type = "application/problem+json"),
+        (status = 429, body = api::Problem, content_type = "application/problem+json"),
         (status = 502, body = api::Problem, content_type = "application/problem+json"),
         (status = 503, body = api::Problem, content_type = "application/problem+json"),
     ),
