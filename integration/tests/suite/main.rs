@@ -11,6 +11,8 @@ mod faults;
 #[cfg(test)]
 mod fsck;
 #[cfg(test)]
+mod http_api;
+#[cfg(test)]
 mod listing;
 #[cfg(test)]
 mod main_job;

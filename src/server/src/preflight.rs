@@ -44,6 +44,7 @@ pub fn backends(
                 Ok(backend)
             }
             BackendKind::Exec => exec(config),
+            BackendKind::Http => http(config),
             BackendKind::Mysql => mysql(config),
             BackendKind::Postgres => postgres(config),
             BackendKind::Rabbitmq => rabbitmq(config),
@@ -92,6 +93,7 @@ macro_rules! kind {
 }
 
 kind!(exec, "exec", dayfly_backend_exec::{ExecBackend, ExecConfig});
+kind!(http, "http", dayfly_backend_http::{HttpBackend, HttpConfig});
 kind!(mysql, "mysql", dayfly_backend_mysql::{MysqlBackend, MysqlConfig});
 kind!(postgres, "postgres", dayfly_backend_postgres::{PostgresBackend, PostgresConfig});
 kind!(rabbitmq, "rabbitmq", dayfly_backend_rabbitmq::{RabbitmqBackend, RabbitmqConfig});

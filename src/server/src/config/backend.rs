@@ -38,6 +38,8 @@ pub enum BackendKind {
     ApiKey,
     /// What an external program makes.
     Exec,
+    /// What an HTTP API makes, by configuration.
+    Http,
     /// Accounts of a MySQL or MariaDB server.
     Mysql,
     /// Users of a PostgreSQL server.
@@ -50,14 +52,22 @@ pub enum BackendKind {
 
 impl BackendKind {
     /// All of them, in the order in which messages name them.
-    pub const ALL: [Self; 6] =
-        [Self::ApiKey, Self::Exec, Self::Mysql, Self::Postgres, Self::Rabbitmq, Self::Redis];
+    pub const ALL: [Self; 7] = [
+        Self::ApiKey,
+        Self::Exec,
+        Self::Http,
+        Self::Mysql,
+        Self::Postgres,
+        Self::Rabbitmq,
+        Self::Redis,
+    ];
 
     /// The kind as it stands in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ApiKey => "api-key",
             Self::Exec => "exec",
+            Self::Http => "http",
             Self::Mysql => "mysql",
             Self::Postgres => "postgres",
             Self::Rabbitmq => "rabbitmq",
@@ -91,6 +101,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<BackendConfig> {
     let password = match kind {
         Some(
             BackendKind::Exec
+            | BackendKind::Http
             | BackendKind::Mysql
             | BackendKind::Postgres
             | BackendKind::Rabbitmq

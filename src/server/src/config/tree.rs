@@ -78,10 +78,12 @@ impl Table {
         }
     }
 
-    /// Makes the paths under keys that end in `_file` absolute.
+    /// Makes the paths under keys that end in `_file` absolute, but for what is sent elsewhere
+    /// as it stands (`body`, `query`).
     pub(super) fn resolve_files(&mut self, base: &Path) {
         for (key, entry) in &mut self.0 {
             match &mut entry.item.value {
+                Value::Table(_) if ["body", "query"].contains(&key.as_str()) => {}
                 Value::Table(table) => table.resolve_files(base),
                 Value::Text(path) if key.ends_with("_file") && !path.trim().is_empty() => {
                     *path = base.join(&*path).to_string_lossy().into_owned();

@@ -16,7 +16,12 @@ pub fn table<'a>(backends: impl IntoIterator<Item = (&'a str, &'a Capabilities)>
         let expiry = match can.expiry {
             Expiry::None => "no".to_owned(),
             Expiry::Native { slack, .. } if slack.is_zero() => "at its end".to_owned(),
-            Expiry::Native { slack, .. } => format!("within {}", seconds(slack)),
+            Expiry::Native { slack, life_min } if life_min.is_zero() => {
+                format!("within {}", seconds(slack))
+            }
+            Expiry::Native { slack, life_min } => {
+                format!("within {}, after {} at least", seconds(slack), seconds(life_min))
+            }
         };
         let facts =
             [can.revoke, can.session_kill, can.verify, can.list, can.renew, can.deadline_guard];
@@ -57,6 +62,27 @@ kind = "exec"
 prefix = "b_"
 command = "/usr/local/lib/dayfly/program"
 sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+[[backend]]
+name = "api"
+kind = "http"
+prefix = "h_"
+url = "https://api.example"
+exclusive = true
+create = { path = "/keys", body = { name = "{handle}" } }
+answer = { secret = "/key" }
+revoke = { path = "/keys/{handle}" }
+list = { path = "/keys" }
+items = { name = "/name" }
+[[backend]]
+name = "api-token"
+kind = "http"
+prefix = "i_"
+url = "https://api.example"
+expiry = { slack_s = 60, life_min_s = 3600, fixed = true }
+create = { path = "/tokens" }
+answer = { secret = "/token" }
+revoke = { path = "/token", headers = { authorization = "Bearer {secret}" }, gone = [401] }
+verify = { path = "/me", headers = { authorization = "Bearer {secret}" }, gone = [401] }
 [[backend]]
 name = "mysql"
 kind = "mysql"
