@@ -23,7 +23,10 @@ pub(crate) async fn advice(server: &Server) -> Result<Vec<String>, Error> {
         .number(ACL_BYTES)
         .text(" LIMIT ")
         .number(NAMES_MAX)
-        .text(") FROM pg_catalog.pg_roles WHERE rolname = current_user");
+        .text("), pg_catalog.current_database()::pg_catalog.text, EXISTS (SELECT FROM")
+        .text(" pg_catalog.pg_namespace WHERE nspname = 'public' AND")
+        .text(" pg_catalog.has_schema_privilege('public', oid, 'CREATE'))")
+        .text(" FROM pg_catalog.pg_roles WHERE rolname = current_user");
     let doing = "the server could not be asked about our account";
     let rows = server.run(&sql).await.map_err(|failure| failure.into_error(doing))?;
     let mut advice = Vec::new();
@@ -50,6 +53,14 @@ pub(crate) async fn advice(server: &Server) -> Result<Vec<String>, Error> {
             "with PostgreSQL {} CREATEROLE may change every role that is no superuser: prefer 16 \
              or later",
             text(3)?.unwrap_or_default()
+        ));
+    }
+    if fact(6)? {
+        advice.push(format!(
+            "whoever logs in may create objects in the schema public of the database {}, as it \
+             was before PostgreSQL 15: REVOKE CREATE ON SCHEMA public FROM PUBLIC, in every \
+             database",
+            text(5)?.unwrap_or_default()
         ));
     }
     if let Some(names) = text(4)? {

@@ -51,6 +51,7 @@ const SETUP: &str = "
     CREATE DATABASE shop";
 
 const SHOP: &str = "
+    REVOKE CREATE ON SCHEMA public FROM PUBLIC;
     CREATE SCHEMA app;
     CREATE TABLE app.orders (id int);
     INSERT INTO app.orders VALUES (1), (2);
@@ -776,6 +777,10 @@ async fn what_should_be_changed_is_said() {
 
     // An access list that fills up, in the database that we connect to.
     let mut admin = service.server.admin("postgres").await;
+    run(&mut admin, "GRANT CREATE ON SCHEMA public TO PUBLIC").await;
+    assert!(said(&service, "schema public of the database postgres").await);
+    run(&mut admin, "REVOKE CREATE ON SCHEMA public FROM PUBLIC").await;
+    assert!(!said(&service, "schema public").await);
     run(&mut admin, "CREATE TABLE crowded ()").await;
     assert!(!said(&service, "crowded").await);
     run(

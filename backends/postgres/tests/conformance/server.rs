@@ -87,7 +87,10 @@ impl Server {
     }
 
     pub(crate) fn psql(&self, url: &str, sql: &str) -> String {
-        let output = output(Command::new(self.programs.join("psql")).args(["-XAtc", sql, url]));
+        // Not every set of programs has the client.
+        let own = self.programs.join("psql");
+        let client = if own.exists() { own } else { PathBuf::from("psql") };
+        let output = output(Command::new(client).args(["-XAtc", sql, url]));
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
