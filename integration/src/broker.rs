@@ -111,7 +111,7 @@ permit (
     action in [Dayfly::Action::"list_leases", Dayfly::Action::"read_lease",
         Dayfly::Action::"revoke_lease", Dayfly::Action::"list_tasks",
         Dayfly::Action::"read_task", Dayfly::Action::"list_roles", Dayfly::Action::"read_audit",
-        Dayfly::Action::"read_standing", Dayfly::Action::"release_hold",
+        Dayfly::Action::"read_standing", Dayfly::Action::"release_hold", Dayfly::Action::"rotate_root",
         Dayfly::Action::"abandon_lease"],
     resource
 );
@@ -291,7 +291,12 @@ impl Broker {
         self.environment = vec![(FAILPOINTS.to_owned(), points.to_owned())];
     }
 
-    /// Its environment from the next start on.
+    /// All of its environment from the next start on.
+    pub fn set_environment(&mut self, environment: Vec<(String, String)>) {
+        self.environment = environment;
+    }
+
+    /// Without what was armed, from the next start on.
     pub fn disarm(&mut self) {
         self.environment.clear();
     }

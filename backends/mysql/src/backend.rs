@@ -85,18 +85,28 @@ impl MysqlBackend {
     }
 
     async fn password(&self) -> Result<(Secret, String), Error> {
-        let failed = |what| Error::new(ErrorKind::Unavailable, what);
-        let (password, salt) = random_password(&self.random)
-            .map_err(|_| failed("the operating system has no random numbers"))?;
+        let (password, _) = self.random()?;
+        let hash = self.hash(&password).await?;
+        Ok((password, hash))
+    }
+
+    fn random(&self) -> Result<(Secret, [u8; hash::SALT_LEN]), Error> {
+        random_password(&self.random).map_err(|_| {
+            Error::new(ErrorKind::Unavailable, "the operating system has no random numbers")
+        })
+    }
+
+    /// What the server is told of a password.
+    async fn hash(&self, password: &Secret) -> Result<String, Error> {
         if self.server == Server::Mariadb {
-            let hash = hash::native(password.expose());
-            return Ok((password, hash));
+            return Ok(hash::native(password.expose()));
         }
+        let (_, salt) = self.random()?;
         let plain = password.clone();
         // Some milliseconds of arithmetic: not on a thread that others wait for.
         let hash =
             tokio::task::spawn_blocking(move || hash::caching_sha2(plain.expose(), &salt)).await;
-        Ok((password, hash.map_err(|_| failed("the hash was not computed"))?))
+        hash.map_err(|_| Error::new(ErrorKind::Unavailable, "the hash was not computed"))
     }
 
     /// Accounts of ours, and those that are gone and have a session: a login that had begun
@@ -219,6 +229,23 @@ impl Backend for MysqlBackend {
 
     async fn mark(&self, marker: &Marker) -> Result<(), Error> {
         marker::write(&self.link, &self.prefix, marker).await
+    }
+
+    fn rotates(&self) -> bool {
+        true
+    }
+
+    /// On MySQL the account then has the plugin that minted ones have, whichever it had before.
+    async fn rotate_root(&self, new: &Secret) -> Result<(), Error> {
+        let failed = |failure: Failure| failure.into_error("our password could not be changed");
+        let hash = Literal::new(&self.hash(new).await?).map_err(|error| failed(error.into()))?;
+        let change = match self.server {
+            Server::Mysql => "ALTER USER CURRENT_USER() IDENTIFIED WITH caching_sha2_password AS ",
+            // Of `CURRENT_USER()`, MariaDB takes the hash in `ALTER USER` for a password.
+            Server::Mariadb => "SET PASSWORD = ",
+        };
+        let sql = Sql::new().text(change).literal(&hash);
+        self.link.run(&sql).await.map(drop).map_err(failed)
     }
 
     async fn advice(&self) -> Result<Vec<String>, Error> {

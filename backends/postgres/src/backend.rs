@@ -34,6 +34,9 @@ use crate::{
     scram,
 };
 
+/// As many as the server's own verifiers have.
+const ROOT_ITERATIONS: NonZeroU32 = NonZeroU32::new(4_096).unwrap();
+
 /// How often a mint is tried while other transactions are in its way.
 const CONTENTION_TRIES: u32 = 5;
 /// How many roles' ids are remembered.
@@ -112,15 +115,23 @@ impl PostgresBackend {
         }
     }
 
-    async fn password(&self, iterations: NonZeroU32) -> Result<(Secret, String), Error> {
+    /// The verifier of a password with a salt of its own.
+    async fn verifier(&self, password: &Secret, iterations: NonZeroU32) -> Result<String, Error> {
         let failed = |what| Error::new(ErrorKind::Unavailable, what);
-        let (password, salt) = random_password(&self.random)
+        let (_, salt) = random_password(&self.random)
             .map_err(|_| failed("the operating system has no random numbers"))?;
         let text = password.clone();
         // Some milliseconds of arithmetic: not on a thread that others wait for.
         let verifier =
             tokio::task::spawn_blocking(move || scram::verifier(text.expose(), &salt, iterations));
-        let verifier = verifier.await.map_err(|_| failed("the verifier was not computed"))?;
+        verifier.await.map_err(|_| failed("the verifier was not computed"))
+    }
+
+    async fn password(&self, iterations: NonZeroU32) -> Result<(Secret, String), Error> {
+        let (password, _) = random_password(&self.random).map_err(|_| {
+            Error::new(ErrorKind::Unavailable, "the operating system has no random numbers")
+        })?;
+        let verifier = self.verifier(&password, iterations).await?;
         Ok((password, verifier))
     }
 
@@ -239,6 +250,19 @@ impl Backend for PostgresBackend {
 
     async fn mark(&self, marker: &Marker) -> Result<(), Error> {
         marker::write(&self.server, &self.prefix, marker).await
+    }
+
+    fn rotates(&self) -> bool {
+        true
+    }
+
+    /// The server is given the verifier, so that no log has the password.
+    async fn rotate_root(&self, new: &Secret) -> Result<(), Error> {
+        let failed = |failure: Failure| failure.into_error("our password could not be changed");
+        let verifier = self.verifier(new, ROOT_ITERATIONS).await?;
+        let verifier = Literal::new(&verifier).map_err(|error| failed(error.into()))?;
+        let sql = Sql::new().text("ALTER ROLE CURRENT_USER PASSWORD ").literal(&verifier);
+        self.server.run(&sql).await.map(drop).map_err(failed)
     }
 
     async fn advice(&self) -> Result<Vec<String>, Error> {

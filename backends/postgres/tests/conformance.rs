@@ -824,3 +824,19 @@ async fn a_wrong_account_password_is_denied() {
     assert_eq!(error.kind(), ErrorKind::Denied);
     assert!(!format!("{error:?} {backend:?}").contains("sesame"));
 }
+
+/// Our own password is changed by us, and no log has the new one.
+#[tokio::test]
+async fn our_own_password_changes() {
+    let service = Service::start(ACCOUNT).await;
+    let mut admin = service.server.admin("postgres").await;
+    run(&mut admin, "CREATE ROLE turning LOGIN CREATEROLE PASSWORD 'correct horse'").await;
+    let make = |password: &Secret| -> Box<dyn Backend> {
+        let (username, password) = ("turning".to_owned(), Some(password.clone()));
+        let config = PostgresConfig { username, password, ..service.config.clone() };
+        Box::new(PostgresBackend::new(&config).unwrap())
+    };
+    let rotated = testkit::rotation(&make, &Secret::new(ACCOUNT_PASSWORD)).await;
+    rotated.unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(!service.server.log().contains("ROTATED"));
+}

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use dayfly_backend_sdk::{
     Backend, CanaryReport, Capabilities, Credential, Doomed, Error, ErrorKind, Expiry, Handle,
     HandlePrefix, Listed, Listing, Liveness, Marker, MintRequest, Probe, RenewRequest, Revocation,
-    Template, Timestamp, Unusable,
+    Secret, Template, Timestamp, Unusable,
 };
 use reqwest::{Method, StatusCode};
 use ring::rand::SystemRandom;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 use crate::{
     config::{ConfigError, RabbitmqConfig},
-    credential::{Address, random_password},
+    credential::{Address, random_password, salted},
     error::Failure,
     management::Management,
     rights::{RabbitmqTemplate, Recipe},
@@ -265,6 +265,26 @@ impl Backend for RabbitmqBackend {
         let value = json!({ "value": marker.to_text() });
         let written = self.put(&["global-parameters", &self.marker_name()], &value).await;
         written.map_err(|failure| failure.into_error("the marker could not be written"))
+    }
+
+    fn rotates(&self) -> bool {
+        true
+    }
+
+    /// A user is written whole: what it may do is read before.
+    async fn rotate_root(&self, new: &Secret) -> Result<(), Error> {
+        let failed = |failure: Failure| failure.into_error("our password could not be changed");
+        let hash = salted(&self.random, new).map_err(|_| {
+            Error::new(ErrorKind::Unavailable, "the operating system has no random numbers")
+        })?;
+        let path = ["users", self.management.username()];
+        let own = self.management.ask(Method::GET, &path, None).await.map_err(failed)?;
+        let own = own.good().map_err(failed)?;
+        let tags = own.get("tags").cloned().unwrap_or_default();
+        let user = json!({ "password_hash": hash, "tags": tags,
+            "hashing_algorithm": "rabbit_password_hashing_sha256" });
+        let put = self.management.ask(Method::PUT, &path, Some(&user)).await.map_err(failed)?;
+        if put.status.is_success() { Ok(()) } else { Err(failed(put.bad_unquoted())) }
     }
 
     async fn canary(&self, handle: &Handle, template: &Template) -> CanaryReport {

@@ -65,12 +65,17 @@ impl Address {
 /// four bytes of salt, SHA-256 of salt and password, both in base64).
 pub(crate) fn random_password(random: &SystemRandom) -> Result<(Secret, String), Unspecified> {
     let mut bytes = [0; PASSWORD_BYTES];
-    let mut salt = [0; SALT_LEN];
     random.fill(&mut bytes)?;
-    random.fill(&mut salt)?;
     let password = Secret::new(BASE32_NOPAD.encode(&bytes));
-    let hash = hash(password.expose(), salt);
+    let hash = salted(random, &password)?;
     Ok((password, hash))
+}
+
+/// What the broker is told of a password.
+pub(crate) fn salted(random: &SystemRandom, password: &Secret) -> Result<String, Unspecified> {
+    let mut salt = [0; SALT_LEN];
+    random.fill(&mut salt)?;
+    Ok(hash(password.expose(), salt))
 }
 
 fn hash(password: &str, salt: [u8; SALT_LEN]) -> String {

@@ -59,6 +59,11 @@ impl Management {
         Ok(Self { client, url: url.clone(), username: config.username.clone(), password })
     }
 
+    /// Who we are.
+    pub(crate) fn username(&self) -> &str {
+        &self.username
+    }
+
     /// A path of names; each is one segment whatever is in it.
     pub(crate) async fn ask(
         &self,

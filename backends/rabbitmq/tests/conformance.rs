@@ -374,3 +374,21 @@ async fn a_server_that_dies_loses_nothing_and_knows_no_password() {
     let ended = backend.revoke(&[stays]).await;
     assert!(matches!(ended[..], [Revocation::Gone]), "{ended:?}");
 }
+
+/// Our own password is changed by us, and what we may do is as before.
+#[tokio::test]
+async fn our_own_password_changes() {
+    let service = Service::start().await;
+    let put = r#"{"password":"correct horse","tags":"administrator"}"#;
+    assert!(service.server.ask("PUT", "users/turning", put).0.starts_with('2'));
+    let make = |password: &Secret| -> Box<dyn Backend> {
+        let (username, password) = ("turning".to_owned(), Some(password.clone()));
+        let config = RabbitmqConfig { username, password, ..service.config.clone() };
+        Box::new(RabbitmqBackend::new(&config).unwrap())
+    };
+    let rotated = testkit::rotation(&make, &Secret::new("correct horse")).await;
+    rotated.unwrap_or_else(|failure| panic!("{failure}"));
+    let (status, user) = service.server.ask("GET", "users/turning", "");
+    assert_eq!(status, "200");
+    assert!(user.contains("administrator"), "{user}");
+}

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 use async_trait::async_trait;
 use dayfly_backend_sdk::{
     Backend, CanaryReport, Capabilities, Credential, Doomed, Error, ErrorKind, Expiry, Handle,
-    HandlePrefix, Listed, Listing, Liveness, Marker, MintRequest, RenewRequest, Revocation,
+    HandlePrefix, Listed, Listing, Liveness, Marker, MintRequest, RenewRequest, Revocation, Secret,
     Template,
 };
 use ring::rand::SystemRandom;
@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::{
     config::{ConfigError, RedisConfig},
     connection::Node,
-    credential::{Address, random_password},
+    credential::{Address, hash, random_password},
     error::Failure,
     marker,
     mint::{self, Order},
@@ -30,6 +30,7 @@ pub struct RedisBackend {
     prefix: HandlePrefix,
     capabilities: Capabilities,
     nodes: Vec<Node>,
+    username: String,
     address: Address,
     skew: Duration,
     random: SystemRandom,
@@ -61,11 +62,24 @@ impl RedisBackend {
             handle_len_max: 63,
         };
         let address = Address::of(config, first);
-        Ok(Self { prefix, capabilities, nodes, address, skew, random: SystemRandom::new() })
+        let (username, random) = (config.username.clone(), SystemRandom::new());
+        Ok(Self { prefix, capabilities, nodes, username, address, skew, random })
     }
 
     pub(crate) fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+
+    /// Says something of our own account at every node, and has each keep it.
+    async fn set_own(&self, rules: &[&str]) -> Result<(), Failure> {
+        let mut message = redis::pipe();
+        message.cmd("ACL").arg("SETUSER").arg(&self.username).arg(rules).ignore();
+        for node in &self.nodes {
+            let mut open = node.open().await?;
+            open.ask::<()>(&message).await?;
+            open.save().await?;
+        }
+        Ok(())
     }
 
     /// Users of ours at any node, in order.
@@ -154,6 +168,19 @@ impl Backend for RedisBackend {
 
     async fn mark(&self, marker: &Marker) -> Result<(), Error> {
         marker::write(&self.nodes, &self.prefix, marker).await
+    }
+
+    fn rotates(&self) -> bool {
+        true
+    }
+
+    /// First every node accepts both, then the new one alone, so that a node that fails in
+    /// between leaves one that all of them accept.
+    async fn rotate_root(&self, new: &Secret) -> Result<(), Error> {
+        let failed = |failure: Failure| failure.into_error("our password could not be changed");
+        let hash = hash(new);
+        self.set_own(&[&hash]).await.map_err(failed)?;
+        self.set_own(&["resetpass", &hash]).await.map_err(failed)
     }
 
     async fn canary(&self, handle: &Handle, template: &Template) -> CanaryReport {

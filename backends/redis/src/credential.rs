@@ -65,9 +65,15 @@ pub(crate) fn random_password(random: &SystemRandom) -> Result<(Secret, String),
     random.fill(&mut bytes).map_err(|_| {
         Error::new(ErrorKind::Unavailable, "the operating system has no random numbers")
     })?;
-    let password = BASE32_NOPAD.encode(&bytes);
-    let hash = digest::digest(&digest::SHA256, password.as_bytes());
-    Ok((Secret::new(password), format!("#{}", HEXLOWER.encode(hash.as_ref()))))
+    let password = Secret::new(BASE32_NOPAD.encode(&bytes));
+    let hash = hash(&password);
+    Ok((password, hash))
+}
+
+/// A password as an ACL rule that does not show it.
+pub(crate) fn hash(password: &Secret) -> String {
+    let hash = digest::digest(&digest::SHA256, password.expose().as_bytes());
+    format!("#{}", HEXLOWER.encode(hash.as_ref()))
 }
 
 #[cfg(test)]

@@ -400,3 +400,20 @@ async fn the_secret_is_in_no_log_and_no_file_of_the_server() {
         assert!(!file.contains(secret) && !log.contains(secret));
     }
 }
+
+/// Our own password is changed by us at every node, and stays so over a restart.
+#[tokio::test]
+async fn our_own_password_changes() {
+    let service = Service::pair();
+    let places: Vec<String> = service.nodes.iter().map(Node::place).collect();
+    let old = config(&places, "dayfly").password.unwrap();
+    let make = |password: &Secret| -> Box<dyn Backend> {
+        let config = RedisConfig { password: Some(password.clone()), ..config(&places, "dayfly") };
+        Box::new(RedisBackend::new(&config).unwrap())
+    };
+    testkit::rotation(&make, &old).await.unwrap_or_else(|failure| panic!("{failure}"));
+    for node in &service.nodes {
+        let kept = std::fs::read_to_string(node.path("users.acl")).unwrap();
+        assert!(kept.contains("dayfly") && !kept.contains("ROTATED"), "only its hash: {kept}");
+    }
+}

@@ -68,6 +68,21 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// [`ErrorKind::Conflict`] when another installation's stands there: it is never replaced.
     async fn mark(&self, marker: &Marker) -> Result<(), Error>;
 
+    /// Whether [`Backend::rotate_root`] can do it.
+    fn rotates(&self) -> bool {
+        false
+    }
+
+    /// Gives our own account at the backend the password `new`. What is open goes on; this
+    /// value of the backend still signs in with the one before, and is not used after it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::UnknownOutcome`] when it may have been done.
+    async fn rotate_root(&self, new: &Secret) -> Result<(), Error> {
+        drop(new.clone());
+        Err(Error::new(ErrorKind::Invalid, "our password here cannot be changed by us"))
+    }
+
     /// What an administrator should change at the backend or about our account there, each as a
     /// sentence: nothing that stops us.
     async fn advice(&self) -> Result<Vec<String>, Error> {

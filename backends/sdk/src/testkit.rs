@@ -24,11 +24,13 @@ use crate::{
 mod certificates;
 mod hop;
 mod port;
+mod rotation;
 mod steps;
 
 pub use certificates::certify;
 pub use hop::Hop;
 pub use port::free_port;
+pub use rotation::rotation;
 
 /// How long [`eventually`] waits.
 const PATIENCE: Duration = Duration::from_secs(20);

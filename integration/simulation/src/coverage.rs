@@ -87,6 +87,8 @@ impl Kind {
             | Write::ReleaseHold { .. }
             | Write::Adopt { .. }
             | Write::Abandon { .. }
+            | Write::StageRoot { .. }
+            | Write::SettleRoot { .. }
             | Write::Prune { .. } => Self::Note,
         }
     }

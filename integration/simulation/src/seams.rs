@@ -12,7 +12,8 @@ use dayfly_backend_sdk::{
     Template, Timestamp,
 };
 use dayfly_lease::{
-    Counts, Lease, LeaseId, Sighting, Standing, Store, StoreError, Task, TaskId, Write, Written,
+    Counts, Lease, LeaseId, Root, Sighting, Standing, Store, StoreError, Task, TaskId, Write,
+    Written,
 };
 use serde_json::Value;
 use uuid::Uuid;
@@ -120,6 +121,15 @@ impl Store for RemoteStore {
 
     async fn standing(&self) -> Result<Standing, StoreError> {
         self.read(|truth| async move { truth.standing().await }).await
+    }
+
+    async fn root(&self, backend: &str) -> Result<Option<Root>, StoreError> {
+        let backend = backend.to_owned();
+        self.read(move |truth| {
+            let backend = backend.clone();
+            async move { truth.root(&backend).await }
+        })
+        .await
     }
 
     async fn turn(&self, backend: &str) -> Result<u64, StoreError> {

@@ -29,6 +29,8 @@ mod redis;
 #[cfg(test)]
 mod refusals;
 #[cfg(test)]
+mod rotation;
+#[cfg(test)]
 mod routes;
 #[cfg(test)]
 mod scale;

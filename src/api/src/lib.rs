@@ -18,7 +18,7 @@ pub use lease::{
 };
 pub use problem::{FieldFault, Problem};
 pub use role::{Role, RoleList};
-pub use standing::{BackendStanding, Hold, Standing, Suspension};
+pub use standing::{BackendStanding, Hold, Rotated, Standing, Suspension};
 pub use task::{
     CompleteTask, Completed, CreateTask, Introspection, LeaseCounts, OpenedTask, Outcome, Task,
     TaskPage, WhoAmI,

@@ -53,3 +53,13 @@ pub struct BackendStanding {
     /// It is taken to be down, and only probed.
     pub down: bool,
 }
+
+/// Answer of `POST /api/v1/backends/{name}/rotate`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Rotated {
+    /// The backend's name.
+    pub backend: String,
+    /// When the new password was taken.
+    pub rotated_at: String,
+}

@@ -95,6 +95,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: LeaseCommand,
     },
+    /// Change what the broker signs in with at its backends
+    Backend {
+        #[command(subcommand)]
+        command: BackendCommand,
+    },
     /// Look at roles
     Role {
         #[command(subcommand)]
@@ -182,6 +187,20 @@ pub(crate) enum LeaseCommand {
     Revoke(LeaseRevokeArgs),
     /// Show one lease
     Show(ShowArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackendCommand {
+    /// Give the broker's own account at a backend a new password
+    Rotate(RotateArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RotateArgs {
+    /// The backend's name
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) read: ReadArgs,
 }
 
 #[derive(Debug, Subcommand)]

@@ -6,6 +6,7 @@
 
 mod ambient;
 mod args;
+mod backend;
 mod client;
 mod exec;
 mod failure;
@@ -23,7 +24,10 @@ use clap::Parser as _;
 
 use crate::{
     ambient::Ambient,
-    args::{Cli, Command, Context, LeaseCommand, RoleCommand, StandingCommand, TaskCommand},
+    args::{
+        BackendCommand, Cli, Command, Context, LeaseCommand, RoleCommand, StandingCommand,
+        TaskCommand,
+    },
     failure::Failure,
     output::Terminal,
 };
@@ -46,7 +50,7 @@ fn usage(fault: &clap::Error) -> ExitCode {
     if !fault.use_stderr() {
         return ExitCode::SUCCESS;
     }
-    let commands = ["exec", "lease", "role", "standing", "task", "whoami"];
+    let commands = ["backend", "exec", "lease", "role", "standing", "task", "whoami"];
     let mut words = env::args_os().skip(1);
     let exec = words
         .find(|word| commands.iter().any(|name| word == name))
@@ -87,6 +91,9 @@ fn run(cli: &Cli, ambient: &Ambient, terminal: &Terminal) -> u8 {
 
 async fn dispatch(command: &Command, context: Context<'_>) -> Result<u8, Failure> {
     match command {
+        Command::Backend { command: BackendCommand::Rotate(rotate) } => {
+            backend::rotate(rotate, context).await
+        }
         Command::Exec(exec) => Ok(exec::run(exec, context).await?),
         // It needs no runtime and was dealt with before there was one.
         Command::ExecChild(_) => Ok(exec::FAILED),

@@ -88,6 +88,9 @@ pub const POINTS: &[&str] = &[
     "commit.after",
 ];
 
+/// Those of a change of our own password at a backend, which happens only when it is asked for.
+pub const ROOT_POINTS: &[&str] = &["root.staged", "root.set", "root.settled"];
+
 /// Reached `name`.
 ///
 /// # Errors
@@ -135,7 +138,7 @@ mod on {
         time::Duration,
     };
 
-    use super::{Action, Failed, POINTS};
+    use super::{Action, Failed, POINTS, ROOT_POINTS};
 
     /// An armed point.
     #[derive(Clone, Copy)]
@@ -153,7 +156,7 @@ mod on {
     pub fn set(text: &str) -> Result<(), String> {
         for pair in text.split(';').filter(|pair| !pair.trim().is_empty()) {
             let parsed = pair.trim().split_once('=').and_then(|(name, armed)| {
-                let name = POINTS.iter().find(|point| **point == name)?;
+                let name = POINTS.iter().chain(ROOT_POINTS).find(|point| **point == name)?;
                 Some((*name, parse(armed)?))
             });
             let (name, armed) = parsed.ok_or_else(|| format!("failpoint `{pair}`"))?;
@@ -182,7 +185,10 @@ mod on {
 
     /// What the point does this time; the log says that it was reached.
     fn due(name: &'static str) -> Option<Action> {
-        debug_assert!(POINTS.contains(&name), "unlisted failpoint {name}");
+        debug_assert!(
+            POINTS.contains(&name) || ROOT_POINTS.contains(&name),
+            "unlisted failpoint {name}"
+        );
         let action = {
             let mut table = table();
             let armed = table.get_mut(name)?;

@@ -16,6 +16,7 @@ mod lease;
 pub mod memory;
 pub mod planted;
 pub mod quota;
+mod root;
 mod seal;
 mod seams;
 mod standing;
@@ -29,6 +30,7 @@ pub use engine::{
 };
 pub use ids::{IdError, LeaseId, ReplicaId, TaskId};
 pub use lease::{Abandonment, Cause, Claim, Decision, Lease, State, Transition};
+pub use root::Root;
 pub use seal::{Seal, SealError, Sealed};
 pub use seams::{Clock, Entropy, SystemClock, SystemEntropy, spawn};
 pub use standing::{

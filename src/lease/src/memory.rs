@@ -16,8 +16,8 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::{
-    Clock, Counts, Decision, IdempotencyKey, Lease, LeaseId, Replay, ReplicaId, Sighting, Spared,
-    Standing, State, Store, StoreError, Task, TaskId, TaskState, Write, Written,
+    Clock, Counts, Decision, IdempotencyKey, Lease, LeaseId, Replay, ReplicaId, Root, Sighting,
+    Spared, Standing, State, Store, StoreError, Task, TaskId, TaskState, Write, Written,
     audit::{Chain, Entry, Record},
     quota::{Counted, Measure, Tally},
     transact::{Share, Tx, apply},
@@ -41,6 +41,7 @@ struct Rows {
     installation: Uuid,
     standing: Standing,
     turns: BTreeMap<String, (u64, Timestamp)>,
+    roots: BTreeMap<String, Root>,
     records: Vec<Record>,
     chains: BTreeMap<ReplicaId, Chain>,
 }
@@ -61,6 +62,7 @@ impl MemoryStore {
             installation: Uuid::from_u128(1),
             standing: Standing::default(),
             turns: BTreeMap::new(),
+            roots: BTreeMap::new(),
             records: Vec::new(),
             chains: BTreeMap::from([(own, chain)]),
         };
@@ -176,6 +178,10 @@ impl Store for MemoryStore {
 
     async fn standing(&self) -> Result<Standing, StoreError> {
         Ok(self.rows.lock().await.standing.clone())
+    }
+
+    async fn root(&self, backend: &str) -> Result<Option<Root>, StoreError> {
+        Ok(self.rows.lock().await.roots.get(backend).cloned())
     }
 
     async fn turn(&self, backend: &str) -> Result<u64, StoreError> {
@@ -369,6 +375,19 @@ impl Tx for MemoryTx<'_> {
     async fn set_turn(&mut self, backend: &str, turn: u64) -> Result<(), StoreError> {
         self.rows.turns.insert(backend.to_owned(), (turn, self.now));
         Ok(())
+    }
+
+    async fn root(&mut self, backend: &str) -> Result<Option<Root>, StoreError> {
+        Ok(self.rows.roots.get(backend).cloned())
+    }
+
+    async fn set_root(&mut self, root: &Root) -> Result<bool, StoreError> {
+        let before = self.rows.roots.get(&root.backend).map_or(0, |root| root.epoch);
+        if before != root.epoch - 1 {
+            return Ok(false);
+        }
+        self.rows.roots.insert(root.backend.clone(), root.clone());
+        Ok(true)
     }
 
     async fn prune(&mut self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {

@@ -11,7 +11,7 @@ use dayfly_backend_sdk::{Belt, Expiry, Handle, Plan, Timestamp};
 use uuid::Uuid;
 
 use crate::{
-    Cause, Lease, LeaseId, NewTask, ReplicaId, Sealed, Standing, Task, TaskEnd, TaskId,
+    Cause, Lease, LeaseId, NewTask, ReplicaId, Root, Sealed, Standing, Task, TaskEnd, TaskId,
     audit::Entry,
     quota::{Exceeded, Quota},
 };
@@ -53,6 +53,9 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// What the installation may do at the moment.
     async fn standing(&self) -> Result<Standing, StoreError>;
+
+    /// Our own password at `backend`, if it was ever changed.
+    async fn root(&self, backend: &str) -> Result<Option<Root>, StoreError>;
 
     /// How many sweeps of `backend` have begun.
     async fn turn(&self, backend: &str) -> Result<u64, StoreError>;
@@ -223,6 +226,28 @@ pub enum Write {
         /// Why.
         reason: String,
     },
+    /// Our own password at a backend is about to become another.
+    StageRoot {
+        /// The backend's name.
+        backend: String,
+        /// As it was read; zero where there is none yet.
+        epoch: i64,
+        /// The new one.
+        next: Sealed,
+        /// Who wants it.
+        actor: String,
+    },
+    /// It is certain which of the two the backend accepts.
+    SettleRoot {
+        /// The backend's name.
+        backend: String,
+        /// As staging left it.
+        epoch: i64,
+        /// Whether it is the new one.
+        taken: bool,
+        /// Who found out.
+        actor: String,
+    },
     /// Forgets leases and tasks that ended long ago.
     Prune {
         /// How long they are kept after their end.
@@ -360,6 +385,8 @@ pub enum Written {
         /// The clock.
         now: Timestamp,
     },
+    /// Our own password at a backend, after the change.
+    Root(Box<Root>),
     /// The number of the turn, if it was time for one.
     Turn(Option<u64>),
     /// So many rows.
@@ -443,6 +470,12 @@ pub enum Refusal {
     /// The lease cannot be renewed, ever or any more.
     #[error("the lease cannot be renewed")]
     NotRenewable,
+    /// Our own password at a backend has changed since.
+    #[error("the backend's password has been changed meanwhile")]
+    RootChanged,
+    /// Nobody knows yet what became of the change before.
+    #[error("the backend's password is being changed")]
+    RootStaged,
     /// The token has opened a task before.
     #[error("the token was used before")]
     Replayed,

@@ -7,13 +7,14 @@
 mod death;
 mod guard;
 mod mint;
+mod root;
 mod task;
 
 use async_trait::async_trait;
 use dayfly_backend_sdk::Timestamp;
 
 use crate::{
-    Decision, IdempotencyKey, Lease, LeaseId, Refusal, Replay, ReplicaId, Spared, Standing,
+    Decision, IdempotencyKey, Lease, LeaseId, Refusal, Replay, ReplicaId, Root, Spared, Standing,
     StoreError, Task, TaskId, Transition, Write, Written,
     audit::Entry,
     quota::{Counted, Tally},
@@ -122,6 +123,13 @@ pub trait Tx: Send {
     /// Writes it, as begun now.
     async fn set_turn(&mut self, backend: &str, turn: u64) -> Result<(), StoreError>;
 
+    /// Our own password at a backend, locked against other changes.
+    async fn root(&mut self, backend: &str) -> Result<Option<Root>, StoreError>;
+
+    /// Writes it over the row with the epoch before, or as the first; false if another was
+    /// faster.
+    async fn set_root(&mut self, root: &Root) -> Result<bool, StoreError>;
+
     /// Deletes up to `limit` leases that ended before `before`, and the tasks that are left
     /// without any; answers with how many rows. What may live is never among them (I11 of the
     /// finer list).
@@ -170,6 +178,12 @@ pub async fn apply<T: Tx + ?Sized>(tx: &mut T, write: &Write) -> Result<Written,
             guard::adopt(tx, *lease, *expires_at, actor).await
         }
         Write::Abandon { lease, actor, reason } => death::abandon(tx, *lease, actor, reason).await,
+        Write::StageRoot { backend, epoch, next, actor } => {
+            root::stage(tx, backend, *epoch, next, actor).await
+        }
+        Write::SettleRoot { backend, epoch, taken, actor } => {
+            root::settle(tx, backend, *epoch, *taken, actor).await
+        }
         Write::Prune { keep, limit } => {
             let before = tx.now().minus(*keep);
             Ok(Written::Count(tx.prune(before, *limit).await?))

@@ -10,7 +10,7 @@ use dayfly_backend_api_key::ApiKeyBackend;
 use dayfly_lease::{Clock, Engine, Entropy};
 use dayfly_store::AnyStore;
 
-use crate::{Roles, identity::Authenticator, policy::Policies, telemetry::Metrics};
+use crate::{Roles, identity::Authenticator, policy::Policies, root::Roots, telemetry::Metrics};
 
 /// The parts of a running broker.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub struct Broker {
     pub policies: ArcSwap<Policies>,
     /// What can be minted.
     pub roles: Roles,
+    /// Our own passwords at backends; none where nothing can be sealed.
+    pub roots: Option<Arc<Roots>>,
     /// The API-key backends, for introspection.
     pub api_keys: Vec<Arc<ApiKeyBackend>>,
     /// The replica's clock.

@@ -18,7 +18,7 @@ use self::report::{Finding, Report};
 use crate::{
     StoredKeys,
     config::{Config, Faults},
-    preflight, serve,
+    preflight, root, serve,
 };
 
 /// What was asked for.
@@ -50,7 +50,11 @@ pub async fn fsck(config: &Config, options: Options, out: &mut dyn Output) -> an
     let signer = serve::signer(config, entropy.as_ref())?;
     let store = serve::open_for_reading(&config.store, &clock).await?;
     let keys: Arc<dyn KeyStore> = Arc::new(StoredKeys::new(store.clone()));
-    let backends = preflight::backends(&config.backends, &keys, &entropy).map_err(Faults)?;
+    let mut backends = preflight::backends(&config.backends, &keys, &entropy).map_err(Faults)?;
+    let (of, outside) = (store.engine_store(), (&clock, &entropy));
+    if let Some(roots) = root::follow(config, &mut backends.by_name, of, outside)? {
+        roots.reading().adopt().await?;
+    }
     let check = Check {
         engine_store: store.engine_store(),
         store,

@@ -4,6 +4,7 @@
 //! body is bounded before it is read, and every answer has a request id.
 
 mod audit;
+mod backends;
 mod caller;
 mod envelope;
 mod handover;
@@ -48,6 +49,7 @@ pub fn router(broker: Arc<Broker>) -> Router {
         .route("/api/v1/whoami", get(whoami::handler))
         // Administrators.
         .route("/api/v1/audit", get(audit::handler))
+        .route("/api/v1/backends/{name}/rotate", post(backends::rotate))
         .route("/api/v1/leases/{id}/abandon", post(leases::abandon::handler))
         .route("/api/v1/standing", get(standing::show))
         .route("/api/v1/standing/release", post(standing::release))

@@ -15,6 +15,7 @@ pub mod policy;
 pub mod preflight;
 pub mod recover;
 mod roles;
+pub mod root;
 pub mod seal;
 pub mod serve;
 pub mod telemetry;

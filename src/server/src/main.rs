@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use data_encoding::HEXLOWER;
-use dayfly_lease::{Clock, SystemClock, SystemEntropy, audit::Head};
+use dayfly_lease::{Clock, Store, SystemClock, SystemEntropy, audit::Head};
 use dayfly_server::{
     config::{self, Config, LogFormat},
     demo, fsck, http, identity, policy, preflight, recover,
@@ -249,7 +249,9 @@ async fn check(path: &Path, canary: bool) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut passed = true;
-    for (role, report) in preflight::canaries(&config).await? {
+    let store = if config.seal.is_some() { look_into(&config).await? } else { None };
+    let backends = preflight::signed_in(&config, store).await?;
+    for (role, report) in preflight::canaries(&config, &backends).await? {
         passed &= report.passed();
         for step in report.steps {
             match step.result {
@@ -263,7 +265,7 @@ async fn check(path: &Path, canary: bool) -> anyhow::Result<ExitCode> {
         }
     }
     // Of no weight for the exit status: it is for people to weigh.
-    for (backend, advice) in preflight::advice(&config).await? {
+    for (backend, advice) in preflight::advice(&backends).await {
         match advice {
             Ok(advice) => {
                 for text in advice {
@@ -277,6 +279,23 @@ async fn check(path: &Path, canary: bool) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The store, for the passwords that Dayfly has given its own accounts. Before the first start
+/// there is none.
+async fn look_into(config: &Config) -> anyhow::Result<Option<Arc<dyn Store>>> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    match serve::open_for_reading(&config.store, &clock).await {
+        Ok(store) => Ok(Some(store.engine_store())),
+        Err(error) => {
+            let error = anyhow::Error::new(error);
+            writeln!(
+                stderr(),
+                "signing in as configured, since the store cannot be read: {error:#}"
+            )?;
+            Ok(None)
+        }
+    }
 }
 
 fn test_policies(directory: &Path) -> anyhow::Result<ExitCode> {

@@ -7,12 +7,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use dayfly_backend_api_key::{ApiKeyBackend, KeyStore, MemoryKeyStore};
 use dayfly_backend_sdk::{Backend, CanaryReport, CanaryStep, Error, ErrorKind, Timestamp};
-use dayfly_lease::{Clock, Entropy, LeaseId, SystemClock, SystemEntropy, quota::Quota};
+use dayfly_lease::{Clock, Entropy, LeaseId, Store, SystemClock, SystemEntropy, quota::Quota};
 
 use crate::{
     Role, Roles,
     config::{BackendConfig, BackendKind, Config, Fault, Faults, PolicyConfig, RoleConfig},
     policy::{Policies, RoleFacts},
+    root,
 };
 
 mod table;
@@ -168,6 +169,16 @@ pub fn inspect(
                          `seal.key` is needed (32 bytes, `openssl rand -base64 32`)";
                     faults.push(config.fault("", text));
                 }
+                if config.rotate.is_some() {
+                    let rotates = built.by_name.values().any(|backend| backend.rotates());
+                    if !rotates {
+                        faults.push(config.fault("rotate", "its kind has no password to change"));
+                    } else if !sealed {
+                        let text = "the new password is kept, sealed: `seal.key` is needed \
+                             (32 bytes, `openssl rand -base64 32`)";
+                        faults.push(config.fault("rotate", text));
+                    }
+                }
                 by_name.extend(built.by_name);
             }
             Err(more) => faults.extend(more),
@@ -179,16 +190,17 @@ pub fn inspect(
 
 /// Mints, uses, revokes and verifies each role once. API keys go to a table in memory: what
 /// would be kept in the store is proved without touching it.
-pub async fn canaries(config: &Config) -> Result<Vec<(String, CanaryReport)>, Faults> {
-    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
-    let keys: Arc<dyn KeyStore> = Arc::new(MemoryKeyStore::new(SystemClock.now()));
-    let backends = backends(&config.backends, &keys, &entropy).map_err(Faults)?;
+pub async fn canaries(
+    config: &Config,
+    by_name: &BTreeMap<String, Arc<dyn Backend>>,
+) -> Result<Vec<(String, CanaryReport)>, Faults> {
+    let entropy = SystemEntropy::new();
     let quotas = (config.backends.as_slice(), config.quotas.as_slice());
-    let roles = roles(&config.roles, &backends.by_name, quotas).map_err(Faults)?;
+    let roles = roles(&config.roles, by_name, quotas).map_err(Faults)?;
     let mut reports = Vec::new();
     for role in roles.iter() {
-        let Some(backend) = backends.by_name.get(&role.facts.backend) else { continue };
-        let id = LeaseId::new(SystemClock.now(), entropy.as_ref());
+        let Some(backend) = by_name.get(&role.facts.backend) else { continue };
+        let id = LeaseId::new(SystemClock.now(), &entropy);
         let report = match backend.handle(id.uuid()) {
             Ok(handle) => backend.canary(&handle, &role.template).await,
             Err(error) => {
@@ -204,16 +216,33 @@ pub async fn canaries(config: &Config) -> Result<Vec<(String, CanaryReport)>, Fa
     Ok(reports)
 }
 
-/// What each backend has to say of itself and of our account there.
-pub async fn advice(config: &Config) -> Result<Vec<(String, Result<Vec<String>, Error>)>, Faults> {
+/// The backends as [`canaries`] and [`advice`] use them: with the passwords that `store` has,
+/// where there is one.
+pub async fn signed_in(
+    config: &Config,
+    store: Option<Arc<dyn Store>>,
+) -> anyhow::Result<BTreeMap<String, Arc<dyn Backend>>> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
-    let keys: Arc<dyn KeyStore> = Arc::new(MemoryKeyStore::new(SystemClock.now()));
-    let backends = backends(&config.backends, &keys, &entropy).map_err(Faults)?;
-    let mut advice = Vec::new();
-    for (name, backend) in backends.by_name {
-        advice.push((name, backend.advice().await));
+    let keys: Arc<dyn KeyStore> = Arc::new(MemoryKeyStore::new(clock.now()));
+    let mut backends = backends(&config.backends, &keys, &entropy).map_err(Faults)?;
+    if let Some(store) = store
+        && let Some(roots) = root::follow(config, &mut backends.by_name, store, (&clock, &entropy))?
+    {
+        roots.reading().adopt().await?;
     }
-    Ok(advice)
+    Ok(backends.by_name)
+}
+
+/// What each backend has to say of itself and of our account there.
+pub async fn advice(
+    by_name: &BTreeMap<String, Arc<dyn Backend>>,
+) -> Vec<(&str, Result<Vec<String>, Error>)> {
+    let mut advice = Vec::new();
+    for (name, backend) in by_name {
+        advice.push((name.as_str(), backend.advice().await));
+    }
+    advice
 }
 
 /// The table of what each backend of a configuration can.

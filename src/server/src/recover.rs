@@ -21,7 +21,7 @@ pub(crate) use self::say::chain;
 use crate::{
     StoredKeys,
     config::{Config, Faults},
-    preflight, serve,
+    preflight, root, serve,
 };
 
 /// What was asked for.
@@ -82,7 +82,11 @@ async fn open(config: &Config) -> anyhow::Result<(AnyStore, Arc<Engine>)> {
     let opened = serve::open(&config.store, incarnation, &clock).await;
     let store = opened.context("the store cannot be opened")?;
     let keys: Arc<dyn KeyStore> = Arc::new(StoredKeys::new(store.clone()));
-    let backends = preflight::backends(&config.backends, &keys, &entropy).map_err(Faults)?;
+    let mut backends = preflight::backends(&config.backends, &keys, &entropy).map_err(Faults)?;
+    let (of, outside) = (store.engine_store(), (&clock, &entropy));
+    if let Some(roots) = root::follow(config, &mut backends.by_name, of, outside)? {
+        roots.reading().adopt().await?;
+    }
     let (all, settings) = (backends.by_name, serve::settings(config, &entropy));
     let engine = Engine::new(store.engine_store(), all, clock, entropy, replica, settings);
     Ok((store, engine))

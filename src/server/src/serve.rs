@@ -28,6 +28,7 @@ use crate::{
     identity::{Authenticator, SetupError},
     policy::Policies,
     preflight,
+    root::{self, Roots},
     seal::AesSeal,
     telemetry::Metrics,
 };
@@ -35,6 +36,12 @@ use crate::{
 /// Why nothing was started.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
+    /// A backend cannot be set up.
+    #[error("a backend cannot be set up")]
+    Backend(#[source] dayfly_backend_sdk::Error),
+    /// What the store has of our own passwords cannot be read.
+    #[error("the store does not say what to sign in with at the backends")]
+    Roots(#[source] dayfly_lease::StoreError),
     /// The configuration is wrong: every fault, one a line.
     #[error("{0}")]
     Config(Faults),
@@ -69,6 +76,8 @@ pub struct Assembly {
     pub replica: ReplicaId,
     /// What mints.
     pub backends: BTreeMap<String, Arc<dyn Backend>>,
+    /// Our own passwords at them.
+    pub roots: Option<Arc<Roots>>,
     /// Those of them that verify API keys.
     pub api_keys: Vec<Arc<ApiKeyBackend>>,
     /// What can be minted.
@@ -103,6 +112,7 @@ pub fn assemble(parts: Assembly) -> Arc<Broker> {
         authenticator: parts.authenticator,
         policies: ArcSwap::from_pointee(parts.policies),
         roles: parts.roles,
+        roots: parts.roots,
         api_keys: parts.api_keys,
         clock: parts.clock,
         entropy: parts.entropy,
@@ -144,7 +154,13 @@ pub async fn build(config: &Config, policies: Policies) -> Result<Arc<Broker>, S
     let store = open(&config.store, incarnation, &clock).await.map_err(ServeError::Store)?;
     let keys: Arc<dyn KeyStore> = Arc::new(StoredKeys::new(store.clone()));
     let faults = |faults| ServeError::Config(Faults(faults));
-    let backends = preflight::backends(&config.backends, &keys, &entropy).map_err(faults)?;
+    let mut backends = preflight::backends(&config.backends, &keys, &entropy).map_err(faults)?;
+    let outside = (&clock, &entropy);
+    let roots = root::follow(config, &mut backends.by_name, store.engine_store(), outside);
+    let roots = roots.map_err(ServeError::Backend)?.map(Arc::new);
+    if let Some(roots) = &roots {
+        roots.adopt().await.map_err(ServeError::Roots)?;
+    }
     let quotas = (config.backends.as_slice(), config.quotas.as_slice());
     let roles = preflight::roles(&config.roles, &backends.by_name, quotas).map_err(faults)?;
     let authenticator = Authenticator::new(config.issuers.clone(), Arc::clone(&clock))
@@ -153,6 +169,7 @@ pub async fn build(config: &Config, policies: Policies) -> Result<Arc<Broker>, S
         store,
         replica,
         backends: backends.by_name,
+        roots,
         api_keys: backends.api_keys,
         roles,
         policies,
@@ -179,7 +196,10 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let broker = build(&config, policies).await?;
     let loops = broker.engine.start();
-    let scheduler = schedule::start(&broker, &config.audit.checkpoint, config.keep_ended).await?;
+    let scheduler = schedule::start(&broker, &config).await?;
+    if let Some(roots) = broker.roots.clone() {
+        spawn(async move { roots.watch().await });
+    }
     let refreshing = Arc::clone(&broker);
     spawn(async move {
         loop {

@@ -7,6 +7,7 @@
 mod count;
 mod inspect;
 mod read;
+mod root;
 mod server;
 mod tx;
 mod writer;
@@ -16,8 +17,8 @@ use std::{str::FromStr, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use dayfly_backend_sdk::{Secret, Timestamp};
 use dayfly_lease::{
-    Clock, Counts, Lease, LeaseId, Sighting, Standing, Store, StoreError, Task, TaskId, Write,
-    Written, spawn,
+    Clock, Counts, Lease, LeaseId, Root, Sighting, Standing, Store, StoreError, Task, TaskId,
+    Write, Written, spawn,
 };
 use sqlx::{
     ConnectOptions, Connection, PgPool,
@@ -193,6 +194,10 @@ impl Store for PostgresStore {
 
     async fn standing(&self) -> Result<Standing, StoreError> {
         self.read_standing().await
+    }
+
+    async fn root(&self, backend: &str) -> Result<Option<Root>, StoreError> {
+        self.read_root(backend).await
     }
 
     async fn turn(&self, backend: &str) -> Result<u64, StoreError> {

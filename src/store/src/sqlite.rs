@@ -25,8 +25,8 @@ use std::{
 use async_trait::async_trait;
 use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::{
-    Clock, Counts, Lease, LeaseId, Sighting, Standing, Store, StoreError, Task, TaskId, Write,
-    Written,
+    Clock, Counts, Lease, LeaseId, Root, Sighting, Standing, Store, StoreError, Task, TaskId,
+    Write, Written,
 };
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use tokio::sync::{mpsc, oneshot};
@@ -311,6 +311,11 @@ impl Store for SqliteStore {
 
     async fn standing(&self) -> Result<Standing, StoreError> {
         self.read(|connection| read::standing(connection)).await
+    }
+
+    async fn root(&self, backend: &str) -> Result<Option<Root>, StoreError> {
+        let backend = backend.to_owned();
+        self.read(move |connection| read::root(connection, &backend)).await
     }
 
     async fn turn(&self, backend: &str) -> Result<u64, StoreError> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dayfly_api::{
     AbandonLease, CompleteTask, Completed, CreateTask, Lease, LeasePage, OpenedTask, Outcome,
-    RenewLease, Renewed, RevokeLease, Revoked, RoleList, Standing, Task, WhoAmI,
+    RenewLease, Renewed, RevokeLease, Revoked, RoleList, Rotated, Standing, Task, WhoAmI,
 };
 use reqwest::Method;
 use serde::de::DeserializeOwned;
@@ -91,6 +91,19 @@ impl Client {
             url: self.url.join(&["api", "v1", "standing", "release"]),
             body: None,
             repeat: Repeat::Harmless,
+            attempts_max: ATTEMPTS_MAX,
+            wait: Duration::ZERO,
+        };
+        self.send(call, bearer).await
+    }
+
+    /// Not repeated: the first may have been done.
+    pub(crate) async fn rotate(&self, bearer: &Token, backend: &str) -> Result<Rotated, Error> {
+        let call = Call::<()> {
+            method: Method::POST,
+            url: self.url.join(&["api", "v1", "backends", backend, "rotate"]),
+            body: None,
+            repeat: Repeat::Unsent,
             attempts_max: ATTEMPTS_MAX,
             wait: Duration::ZERO,
         };

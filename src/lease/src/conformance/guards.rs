@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{Suite, TTL, refused};
 use crate::{
-    Cause, HOLD_LEASES_MIN, Lease, LeaseId, Refusal, ReplicaId, State, TaskEnd, TaskId, Write,
-    Written,
+    Cause, HOLD_LEASES_MIN, Lease, LeaseId, Refusal, ReplicaId, Sealed, State, TaskEnd, TaskId,
+    Write, Written,
 };
 
 pub(super) async fn run(suite: &Suite) {
@@ -18,6 +18,7 @@ pub(super) async fn run(suite: &Suite) {
     a_jump_of_the_clock_is_held(suite).await;
     it_takes_two_to_abandon(suite).await;
     only_what_ended_is_pruned(suite).await;
+    a_password_is_staged_before_it_is_taken(suite).await;
 }
 
 const HOLD: Duration = Duration::from_secs(30);
@@ -228,4 +229,44 @@ async fn only_what_ended_is_pruned(suite: &Suite) {
     assert_eq!(suite.store.task(task.id).await.unwrap(), None);
     assert!(suite.store.lease(alive.id).await.unwrap().is_some());
     assert!(suite.store.task(other.id).await.unwrap().is_some());
+}
+
+/// Whoever stages sees nobody else's; whoever settles has seen what was staged; and what was in
+/// use is there until then.
+async fn a_password_is_staged_before_it_is_taken(suite: &Suite) {
+    let backend = suite.backend();
+    let sealed = |byte| Sealed::from_bytes(vec![byte; 40]);
+    let stage = |epoch, byte| Write::StageRoot {
+        backend: backend.clone(),
+        epoch,
+        next: sealed(byte),
+        actor: "people|ada".into(),
+    };
+    let settle = |epoch, taken| Write::SettleRoot {
+        backend: backend.clone(),
+        epoch,
+        taken,
+        actor: "engine".into(),
+    };
+    let write = async |write| match suite.store.write(write).await {
+        Ok(Written::Root(root)) => Ok(*root),
+        Ok(other) => panic!("answered {other:?}"),
+        Err(error) => Err(error),
+    };
+    assert_eq!(suite.store.root(&backend).await.unwrap(), None);
+    assert_eq!(refused(write(settle(0, true)).await), Refusal::RootChanged);
+    let first = write(stage(0, 1)).await.unwrap();
+    assert_eq!((first.epoch, &first.current), (1, &None));
+    assert_eq!(suite.store.root(&backend).await.unwrap(), Some(first.clone()));
+    assert_eq!(refused(write(stage(1, 2)).await), Refusal::RootStaged);
+    assert_eq!(refused(write(stage(0, 2)).await), Refusal::RootChanged);
+    assert_eq!(refused(write(settle(0, true)).await), Refusal::RootChanged);
+    let taken = write(settle(1, true)).await.unwrap();
+    assert_eq!((taken.current, taken.staged, taken.epoch), (Some(sealed(1)), None, 2));
+    assert!(taken.rotated_at.is_some());
+    write(stage(2, 3)).await.unwrap();
+    let kept = write(settle(3, false)).await.unwrap();
+    assert_eq!((&kept.current, &kept.staged), (&Some(sealed(1)), &None));
+    assert_eq!(kept.rotated_at, taken.rotated_at);
+    assert_eq!(suite.store.root(&backend).await.unwrap(), Some(kept));
 }

@@ -295,6 +295,7 @@ impl Engine {
             | Written::Claimed { .. }
             | Written::Turn(_)
             | Written::Count(_)
+            | Written::Root(_)
             | Written::Closed(_)
             | Written::Done => Err(MintError::Interrupted),
         }

@@ -8,15 +8,16 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use dayfly_backend_sdk::{
     Backend, CanaryReport, Capabilities, Credential, Doomed, Error, ErrorKind, Handle, HandleError,
-    HandlePrefix, Listing, Liveness, Marker, MintRequest, RenewRequest, Revocation, Template,
-    Timestamp,
+    HandlePrefix, Listing, Liveness, Marker, MintRequest, RenewRequest, Revocation, Secret,
+    Template, Timestamp,
 };
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::reached;
 use crate::{
-    Counts, Lease, LeaseId, Sighting, Standing, Store, StoreError, Task, TaskId, Write, Written,
+    Counts, Lease, LeaseId, Root, Sighting, Standing, Store, StoreError, Task, TaskId, Write,
+    Written,
 };
 
 /// `store` with a point before and after each kind of write.
@@ -47,6 +48,8 @@ fn points_of(write: &Write) -> Option<(&'static str, &'static str)> {
         | Write::Prune { .. }
         | Write::ReleaseHold { .. }
         | Write::Resume { .. }
+        | Write::SettleRoot { .. }
+        | Write::StageRoot { .. }
         | Write::Suspend { .. } => return None,
         Write::OpenTask { .. } => ("store.open_task.before", "store.open_task.after"),
         Write::Note(_) => ("store.note.before", "store.note.after"),
@@ -79,6 +82,7 @@ fn changed_something(written: &Result<Written, StoreError>) -> bool {
             | Written::Lease(_)
             | Written::Superseding { .. }
             | Written::Renewed { .. }
+            | Written::Root(_)
             | Written::Done,
         ) => true,
         Err(_) => false,
@@ -138,6 +142,10 @@ impl Store for Around<Arc<dyn Store>> {
         self.0.standing().await
     }
 
+    async fn root(&self, backend: &str) -> Result<Option<Root>, StoreError> {
+        self.0.root(backend).await
+    }
+
     async fn turn(&self, backend: &str) -> Result<u64, StoreError> {
         self.0.turn(backend).await
     }
@@ -188,6 +196,18 @@ impl Backend for Around<Arc<dyn Backend>> {
 
     fn keeps(&self) -> bool {
         self.0.keeps()
+    }
+
+    fn rotates(&self) -> bool {
+        self.0.rotates()
+    }
+
+    async fn rotate_root(&self, new: &Secret) -> Result<(), Error> {
+        self.0.rotate_root(new).await
+    }
+
+    async fn advice(&self) -> Result<Vec<String>, Error> {
+        self.0.advice().await
     }
 
     fn handle(&self, lease: Uuid) -> Result<Handle, HandleError> {

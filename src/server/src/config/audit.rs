@@ -73,7 +73,7 @@ pub(super) fn read(section: &Section<'_>) -> AuditConfig {
 }
 
 /// Cron text, checked by the scheduler that will run it.
-fn schedule(item: &Item) -> Reading<String> {
+pub(super) fn schedule(item: &Item) -> Reading<String> {
     let schedule = text(item)?;
     match tokio_cron_scheduler::Job::new(schedule.as_str(), |_, _| {}) {
         Ok(_) => Ok(schedule),

@@ -8,6 +8,7 @@ use dayfly_lease::quota::Quota;
 use serde::de::DeserializeOwned;
 
 use super::{
+    audit::schedule,
     fault::{Fault, Wrong},
     foreign, quotas,
     section::{Origin, Reading, Section, name, one_of, text},
@@ -25,6 +26,8 @@ pub struct BackendConfig {
     pub prefix: HandlePrefix,
     /// Dayfly's own password there, where the kind has one.
     pub password: Option<Secret>,
+    /// When Dayfly changes its own password there: cron with seconds, in UTC.
+    pub rotate: Option<String>,
     /// `quotas`: how many leases of it, and how fast.
     pub quotas: Vec<Quota>,
     settings: Table,
@@ -109,6 +112,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<BackendConfig> {
         ) => section.secret("password"),
         Some(BackendKind::ApiKey) | None => None,
     };
+    let rotate = section.optional("rotate", schedule);
     let quotas = section.table("quotas", quotas::of_backend).unwrap_or_default();
     let mut settings = section.rest();
     settings.resolve_files(section.context.base);
@@ -118,6 +122,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<BackendConfig> {
         kind: kind?,
         prefix: prefix?,
         password,
+        rotate,
         quotas,
         settings,
         origin,

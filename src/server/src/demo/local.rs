@@ -73,6 +73,7 @@ impl Local {
             replica,
             backends: BTreeMap::from([("keys".to_owned(), Arc::clone(&keys) as Arc<dyn Backend>)]),
             api_keys: vec![keys],
+            roots: None,
             roles,
             policies,
             authenticator: authenticator(&issuer, &clock)?,

@@ -96,6 +96,11 @@ impl Fault {
         problem
     }
 
+    /// Something that we need refuses.
+    pub(crate) fn refused(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, code, detail)
+    }
+
     /// A defect of ours.
     pub(crate) fn internal() -> Self {
         let detail = "something went wrong; the request id is in the broker's log";
@@ -129,6 +134,9 @@ impl From<Refusal> for Fault {
             Refusal::SamePerson => Self::conflict("same_person", text),
             Refusal::Suspended => Self::unavailable("minting_suspended", text),
             Refusal::NotRenewable => Self::conflict("not_renewable", text),
+            Refusal::RootChanged | Refusal::RootStaged => {
+                Self::conflict("rotation_under_way", text)
+            }
             Refusal::Replayed => Self::unauthenticated(),
             Refusal::TaskClosed => Self::conflict("task_closed", text),
             Refusal::TaskEnding => Self::conflict("task_ending", text),

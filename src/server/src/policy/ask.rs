@@ -109,6 +109,8 @@ pub enum Ask<'a> {
     ReadStanding,
     /// Let go of the mass-revocation brake.
     ReleaseHold,
+    /// Give our own account at a backend a new password.
+    RotateRoot,
     /// Ask who one is.
     Whoami,
 }
@@ -142,11 +144,12 @@ pub(super) enum Action {
     ReleaseHold,
     RenewLease,
     RevokeLease,
+    RotateRoot,
     Whoami,
 }
 
 impl Action {
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::AbandonLease,
         Self::CompleteTask,
         Self::ListLeases,
@@ -162,6 +165,7 @@ impl Action {
         Self::ReleaseHold,
         Self::RenewLease,
         Self::RevokeLease,
+        Self::RotateRoot,
         Self::Whoami,
     ];
 
@@ -182,6 +186,7 @@ impl Action {
             Self::ReleaseHold => "release_hold",
             Self::RenewLease => "renew_lease",
             Self::RevokeLease => "revoke_lease",
+            Self::RotateRoot => "rotate_root",
             Self::Whoami => "whoami",
         }
     }
@@ -205,6 +210,7 @@ impl Ask<'_> {
             Self::ReadAudit => Action::ReadAudit,
             Self::ReadStanding => Action::ReadStanding,
             Self::ReleaseHold => Action::ReleaseHold,
+            Self::RotateRoot => Action::RotateRoot,
             Self::Whoami => Action::Whoami,
         }
     }
@@ -232,6 +238,7 @@ impl Ask<'_> {
             | Self::ReadAudit
             | Self::ReadStanding
             | Self::ReleaseHold
+            | Self::RotateRoot
             | Self::Whoami => None,
         }
     }

@@ -178,6 +178,7 @@ impl Vocabulary {
             | Ask::ReadAudit
             | Ask::ReadStanding
             | Ask::ReleaseHold
+            | Ask::RotateRoot
             | Ask::Whoami => Ok(Entity::with_uid(self.broker.clone())),
         }
     }
@@ -252,6 +253,7 @@ fn context(ask: &Ask<'_>, circumstances: &Circumstances) -> Result<Context, Unas
         | Ask::ReadAudit
         | Ask::ReadStanding
         | Ask::ReleaseHold
+        | Ask::RotateRoot
         | Ask::Whoami => {}
     }
     Context::from_pairs(named(pairs)).map_err(schema)

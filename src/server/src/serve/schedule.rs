@@ -8,7 +8,11 @@ use dayfly_lease::{StoreError, Write, Written};
 use tokio_cron_scheduler::{Job, JobScheduler};
 
 use super::ServeError;
-use crate::broker::Broker;
+use crate::{
+    broker::Broker,
+    config::Config,
+    root::{Roots, RotateError},
+};
 
 /// How often the issuers' keys are looked at.
 pub(super) const KEY_REFRESH: Duration = Duration::from_secs(30);
@@ -26,9 +30,9 @@ const PRUNE_PAUSE: Duration = Duration::from_millis(200);
 /// Starts the schedules.
 pub(super) async fn start(
     broker: &Arc<Broker>,
-    checkpoint: &str,
-    keep_ended: Duration,
+    config: &Config,
 ) -> Result<JobScheduler, ServeError> {
+    let (checkpoint, keep_ended) = (config.audit.checkpoint.as_str(), config.keep_ended);
     let scheduler = JobScheduler::new().await.map_err(ServeError::Schedule)?;
     let checkpointing = Arc::clone(broker);
     let job = Job::new_async(checkpoint, move |_, _| {
@@ -59,8 +63,30 @@ pub(super) async fn start(
         })
     });
     scheduler.add(job.map_err(ServeError::Schedule)?).await.map_err(ServeError::Schedule)?;
+    for backend in &config.backends {
+        let (Some(when), Some(roots)) = (&backend.rotate, &broker.roots) else { continue };
+        let (roots, name) = (Arc::clone(roots), backend.name.clone());
+        let job = Job::new_async(when.as_str(), move |_, _| {
+            let (roots, name) = (Arc::clone(&roots), name.clone());
+            Box::pin(async move { rotate(&roots, &name).await })
+        });
+        scheduler.add(job.map_err(ServeError::Schedule)?).await.map_err(ServeError::Schedule)?;
+    }
     scheduler.start().await.map_err(ServeError::Schedule)?;
     Ok(scheduler)
+}
+
+/// All replicas come at the same instant: the first one changes the password, and the others are
+/// told that it was changed just now.
+async fn rotate(roots: &Roots, backend: &str) {
+    match roots.rotate_unless_fresh(backend, "schedule").await {
+        Ok(Some(_)) => tracing::info!(backend, "root.rotated"),
+        Ok(None) => tracing::debug!(backend, "root.fresh"),
+        Err(RotateError::Store(error)) if error.refusal().is_some() => {
+            tracing::debug!(backend, %error, "root.elsewhere");
+        }
+        Err(error) => tracing::error!(backend, error = ?error, "root.rotate.failed"),
+    }
 }
 
 /// Has the reapers look again at rows that could not be read.

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::{
-    Counts, Lease, LeaseId, ReplicaId, Sighting, Standing, StoreError, Task, TaskId,
+    Counts, Lease, LeaseId, ReplicaId, Root, Sighting, Standing, StoreError, Task, TaskId,
     audit::{Head, Record},
 };
 use uuid::Uuid;
 
-use super::{PostgresStore, query_leases, query_records, query_tasks, unavailable};
+use super::{PostgresStore, query_leases, query_records, query_tasks, root, unavailable};
 use crate::{ApiKey, ApiKeyAdded, AuditFilter, LeaseFilter, Living, Page, TaskFilter, row};
 
 fn collect<R, T>(rows: Vec<R>) -> Result<Vec<T>, StoreError>
@@ -129,6 +129,11 @@ impl PostgresStore {
         .map_err(unavailable)?;
         let hold = [row.hold_from.into(), row.hold_to.into(), row.hold_until.into()];
         Ok(row::standing(row.suspended_at.into(), row.suspended_reason, hold))
+    }
+
+    pub(super) async fn read_root(&self, backend: &str) -> Result<Option<Root>, StoreError> {
+        let mut connection = self.reads.acquire().await.map_err(unavailable)?;
+        root::read(&mut connection, backend, false).await
     }
 
     pub(super) async fn read_turn(&self, backend: &str) -> Result<u64, StoreError> {

@@ -7,8 +7,8 @@
 use async_trait::async_trait;
 use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::{
-    Abandonment, Decision, IdempotencyKey, Lease, LeaseId, Replay, ReplicaId, Spared, Standing,
-    StoreError, Task, TaskId,
+    Abandonment, Decision, IdempotencyKey, Lease, LeaseId, Replay, ReplicaId, Root, Spared,
+    Standing, StoreError, Task, TaskId,
     audit::{Chain, Entry, Head, Record},
     quota::{Counted, Tally},
     transact::{Share, Tx},
@@ -16,7 +16,7 @@ use dayfly_lease::{
 use sqlx::{PgConnection, types::time::OffsetDateTime};
 use uuid::Uuid;
 
-use super::{count, query_leases, query_tasks, unavailable};
+use super::{count, query_leases, query_tasks, root, unavailable};
 use crate::row::{self, LeaseRow};
 
 pub(super) struct PostgresTx<'a> {
@@ -453,6 +453,14 @@ impl Tx for PostgresTx<'_> {
         .await
         .map_err(unavailable)?;
         Ok(())
+    }
+
+    async fn root(&mut self, backend: &str) -> Result<Option<Root>, StoreError> {
+        root::read(self.connection, backend, true).await
+    }
+
+    async fn set_root(&mut self, root: &Root) -> Result<bool, StoreError> {
+        root::write(self.connection, root).await
     }
 
     async fn prune(&mut self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {

@@ -12,8 +12,8 @@ use std::{
 use async_trait::async_trait;
 use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::{
-    Clock, Counts, Lease, LeaseId, Sighting, Standing, Store, StoreError, Task, TaskId, Write,
-    Written,
+    Clock, Counts, Lease, LeaseId, Root, Sighting, Standing, Store, StoreError, Task, TaskId,
+    Write, Written,
     audit::{Chain, Record},
 };
 use rusqlite::{Connection, OpenFlags};
@@ -139,6 +139,10 @@ impl Store for InlineReplica {
 
     async fn standing(&self) -> Result<Standing, StoreError> {
         read::standing(&hold(&self.store.connection))
+    }
+
+    async fn root(&self, backend: &str) -> Result<Option<Root>, StoreError> {
+        read::root(&hold(&self.store.connection), backend)
     }
 
     async fn turn(&self, backend: &str) -> Result<u64, StoreError> {

@@ -4,7 +4,8 @@
 
 use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::{
-    Counts, Lease, LeaseId, ReplicaId, Sighting, Standing, StoreError, Task, TaskId, audit::Head,
+    Counts, Lease, LeaseId, ReplicaId, Root, Sealed, Sighting, Standing, StoreError, Task, TaskId,
+    audit::Head,
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
@@ -284,6 +285,22 @@ pub(super) fn living_of(
     let after = after.map_or([0; 16], |id| *id.uuid().as_bytes());
     let rows = rows(connection, &sql, params![backend, after, limit], lease_row)?;
     rows.into_iter().map(Lease::try_from).collect()
+}
+
+pub(super) fn root(connection: &Connection, backend: &str) -> Result<Option<Root>, StoreError> {
+    let sql = "SELECT epoch, current, staged, staged_at, rotated_at FROM roots WHERE backend = ?1";
+    let instant = |at: Option<i64>| at.map(Timestamp::from_micros);
+    let read = |row: &Row<'_>| {
+        let staged = row.get::<_, Option<Vec<u8>>>(2)?.map(Sealed::from_bytes);
+        Ok(Root {
+            backend: backend.to_owned(),
+            epoch: row.get(0)?,
+            current: row.get::<_, Option<Vec<u8>>>(1)?.map(Sealed::from_bytes),
+            staged: staged.zip(instant(row.get(3)?)),
+            rotated_at: instant(row.get(4)?),
+        })
+    };
+    Ok(rows(connection, sql, params![backend], read)?.into_iter().next())
 }
 
 pub(super) fn heads(

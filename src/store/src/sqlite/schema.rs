@@ -11,6 +11,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../../migrations/sqlite/0001_leases.sql"),
     include_str!("../../../../migrations/sqlite/0002_kept.sql"),
     include_str!("../../../../migrations/sqlite/0003_quotas.sql"),
+    include_str!("../../../../migrations/sqlite/0004_roots.sql"),
 ];
 
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,7 @@
 use async_trait::async_trait;
 use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::{
-    Decision, IdempotencyKey, Lease, LeaseId, Replay, ReplicaId, Sealed, Spared, Standing,
+    Decision, IdempotencyKey, Lease, LeaseId, Replay, ReplicaId, Root, Sealed, Spared, Standing,
     StoreError, Task, TaskId,
     audit::{Chain, Entry, Head, Record},
     quota::{Counted, Measure, Tally},
@@ -438,6 +438,30 @@ impl Tx for SqliteTx<'_> {
             params![backend, turn.cast_signed(), self.now.micros()],
         )
         .map(drop)
+    }
+
+    async fn root(&mut self, backend: &str) -> Result<Option<Root>, StoreError> {
+        read::root(self.connection, backend)
+    }
+
+    async fn set_root(&mut self, root: &Root) -> Result<bool, StoreError> {
+        let staged = root.staged.as_ref();
+        let written = self.execute(
+            "INSERT INTO roots AS r (backend, epoch, current, staged, staged_at, rotated_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (backend) DO UPDATE SET epoch = ?2, current = ?3, staged = ?4,
+                staged_at = ?5, rotated_at = ?6
+             WHERE r.epoch = ?2 - 1",
+            params![
+                root.backend,
+                root.epoch,
+                root.current.as_ref().map(Sealed::as_bytes),
+                staged.map(|(next, _)| next.as_bytes()),
+                staged.map(|(_, at)| at.micros()),
+                micros(root.rotated_at),
+            ],
+        )?;
+        Ok(written == 1)
     }
 
     async fn prune(&mut self, before: Timestamp, limit: u32) -> Result<u64, StoreError> {

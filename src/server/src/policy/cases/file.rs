@@ -85,6 +85,7 @@ enum ActionName {
     ReleaseHold,
     RenewLease,
     RevokeLease,
+    RotateRoot,
     Whoami,
 }
 
@@ -255,6 +256,7 @@ impl CaseTable {
             ActionName::ReleaseHold => Ask::ReleaseHold,
             ActionName::RenewLease => Ask::RenewLease { lease: lease()?, ttl_seconds },
             ActionName::RevokeLease => Ask::RevokeLease { lease: lease()? },
+            ActionName::RotateRoot => Ask::RotateRoot,
             ActionName::Whoami => Ask::Whoami,
         })
     }
