@@ -44,6 +44,7 @@ pub fn backends(
                 backends.api_keys.push(Arc::clone(&backend));
                 Ok(backend)
             }
+            BackendKind::Aws => aws(config),
             BackendKind::Exec => exec(config),
             BackendKind::Http => http(config),
             BackendKind::Mysql => mysql(config),
@@ -93,6 +94,7 @@ macro_rules! kind {
     };
 }
 
+kind!(aws, "aws", dayfly_backend_aws::{AwsBackend, AwsConfig});
 kind!(exec, "exec", dayfly_backend_exec::{ExecBackend, ExecConfig});
 kind!(http, "http", dayfly_backend_http::{HttpBackend, HttpConfig});
 kind!(mysql, "mysql", dayfly_backend_mysql::{MysqlBackend, MysqlConfig});

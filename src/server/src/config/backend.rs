@@ -39,6 +39,8 @@ pub struct BackendConfig {
 pub enum BackendKind {
     /// Keys that Dayfly itself verifies.
     ApiKey,
+    /// Sessions and users of an AWS account.
+    Aws,
     /// What an external program makes.
     Exec,
     /// What an HTTP API makes, by configuration.
@@ -55,8 +57,9 @@ pub enum BackendKind {
 
 impl BackendKind {
     /// All of them, in the order in which messages name them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::ApiKey,
+        Self::Aws,
         Self::Exec,
         Self::Http,
         Self::Mysql,
@@ -69,6 +72,7 @@ impl BackendKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ApiKey => "api-key",
+            Self::Aws => "aws",
             Self::Exec => "exec",
             Self::Http => "http",
             Self::Mysql => "mysql",
@@ -103,7 +107,8 @@ pub(super) fn read(section: &Section<'_>) -> Option<BackendConfig> {
     let prefix = section.required("prefix", prefix);
     let password = match kind {
         Some(
-            BackendKind::Exec
+            BackendKind::Aws
+            | BackendKind::Exec
             | BackendKind::Http
             | BackendKind::Mysql
             | BackendKind::Postgres

@@ -84,6 +84,23 @@ answer = { secret = "/token" }
 revoke = { path = "/token", headers = { authorization = "Bearer {secret}" }, gone = [401] }
 verify = { path = "/me", headers = { authorization = "Bearer {secret}" }, gone = [401] }
 [[backend]]
+name = "aws"
+kind = "aws"
+prefix = "j_"
+region = "eu-central-1"
+[[backend]]
+name = "aws-belt"
+kind = "aws"
+prefix = "k_"
+region = "eu-central-1"
+deny_policies = ["arn:aws:iam::123456789012:policy/dayfly-deny"]
+[[backend]]
+name = "aws-users"
+kind = "aws"
+prefix = "l_"
+region = "eu-central-1"
+mode = "user"
+[[backend]]
 name = "mysql"
 kind = "mysql"
 prefix = "c_"
