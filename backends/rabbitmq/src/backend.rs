@@ -11,6 +11,7 @@ use dayfly_backend_sdk::{
     HandlePrefix, Listed, Listing, Liveness, Marker, MintRequest, Probe, RenewRequest, Revocation,
     Secret, Template, Timestamp, Unusable,
 };
+use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
 use ring::rand::SystemRandom;
 use serde_json::{Value, json};
@@ -26,6 +27,8 @@ use crate::{
 /// How soon closed connections are looked for again, and how the wait grows.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 const LOOK_AGAIN_MAX: Duration = Duration::from_millis(200);
+/// Users that are ended at a time: one with connections takes a while, and delays no other.
+const SIDE_BY_SIDE: usize = 8;
 
 /// RabbitMQ users with a lifetime.
 pub struct RabbitmqBackend {
@@ -208,13 +211,19 @@ impl Backend for RabbitmqBackend {
 
     async fn revoke(&self, doomed: &[Doomed]) -> Vec<Revocation> {
         let mut outcome = Vec::with_capacity(doomed.len());
-        for one in doomed {
-            outcome.push(match self.end(&one.handle).await {
-                Ok(()) => Revocation::Gone,
-                Err(failure) => {
-                    Revocation::Failed(failure.into_error("the user could not be ended"))
-                }
-            });
+        for some in doomed.chunks(SIDE_BY_SIDE) {
+            let mut ends = Vec::with_capacity(SIDE_BY_SIDE);
+            for one in some {
+                ends.push(self.end(&one.handle));
+            }
+            for end in join_all(ends).await {
+                outcome.push(match end {
+                    Ok(()) => Revocation::Gone,
+                    Err(failure) => {
+                        Revocation::Failed(failure.into_error("the user could not be ended"))
+                    }
+                });
+            }
         }
         outcome
     }

@@ -102,7 +102,7 @@ impl Open<'_> {
             Persist::Config => message.cmd("CONFIG").arg("REWRITE").ignore(),
             Persist::None => return Ok(()),
         };
-        self.ask(&message).await
+        self.ask(&message).await.map_err(Failure::unsaved)
     }
 }
 

@@ -34,6 +34,13 @@ pub(crate) enum Failure {
     /// The name is there.
     #[error("the name is taken at {node}")]
     Taken { node: String },
+    /// It was done, and the node cannot write it down: a full disk.
+    #[error("{node} cannot write its users to its disk")]
+    Unsaved {
+        node: String,
+        #[source]
+        cause: Cause,
+    },
     /// Sent, and nobody knows what became of it.
     #[error("no answer from {node}")]
     Unknown {
@@ -79,6 +86,25 @@ impl Failure {
         Self::Server { node, code, cause: cause(error) }
     }
 
+    /// A failure to write down what was done. A node that is not set up to is another matter.
+    pub(crate) fn unsaved(self) -> Self {
+        match self {
+            // The words of `ACL SAVE`, and those of `CONFIG REWRITE`.
+            Self::Server { node, cause, .. }
+                if cause.0.contains("trying to save") || cause.0.contains("Rewriting config") =>
+            {
+                Self::Unsaved { node, cause }
+            }
+            Self::Connect { .. }
+            | Self::Late { .. }
+            | Self::Server { .. }
+            | Self::Survived { .. }
+            | Self::Taken { .. }
+            | Self::Unknown { .. }
+            | Self::Unsaved { .. } => self,
+        }
+    }
+
     /// Whether the login itself was refused.
     pub(crate) fn is_login_refused(&self) -> bool {
         matches!(self, Self::Connect { refused: true, .. })
@@ -97,7 +123,9 @@ impl Failure {
             Self::Late { .. } => (ErrorKind::Invalid, Retry::Permanent),
             Self::Survived { .. } => (ErrorKind::Dependent, Retry::Temporary),
             Self::Taken { .. } => (ErrorKind::Conflict, Retry::Permanent),
-            Self::Unknown { .. } => (ErrorKind::UnknownOutcome, Retry::Temporary),
+            Self::Unknown { .. } | Self::Unsaved { .. } => {
+                (ErrorKind::UnknownOutcome, Retry::Temporary)
+            }
             Self::Server { code, .. } => match code.as_str() {
                 "NOPERM" | "NOAUTH" | "WRONGPASS" => (ErrorKind::Denied, Retry::Permanent),
                 "BUSY" | "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" | "TRYAGAIN" => {

@@ -12,8 +12,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dayfly_backend_redis::{RedisBackend, RedisConfig, Tls};
 use dayfly_backend_sdk::{
-    Backend, Credential, Doomed, Error, ErrorKind, Handle, Liveness, MintRequest, Plan, Revocation,
-    Secret, Template, Timestamp,
+    Backend, Credential, Doomed, Error, ErrorKind, Handle, Liveness, MintRequest, Plan, Retry,
+    Revocation, Secret, Template, Timestamp,
     testkit::{self, Hop, Login, Session, Subject},
 };
 use redis::{RedisResult, aio::MultiplexedConnection};
@@ -416,4 +416,33 @@ async fn our_own_password_changes() {
         let kept = std::fs::read_to_string(node.path("users.acl")).unwrap();
         assert!(kept.contains("dayfly") && !kept.contains("ROTATED"), "only its hash: {kept}");
     }
+}
+
+/// A node that cannot write its users down: what is minted would not be there after a restart,
+/// and what is ended would. Both are errors that say so, until there is room again.
+#[tokio::test]
+async fn a_full_disk_is_said_and_nothing_is_lost() {
+    let mut service = Service::over(vec![Node::on_small_disk()]);
+    let (before, credential) = service.mint(1, usual()).await.unwrap();
+    service.node().disk().fill();
+    let error = service.mint(2, usual()).await.unwrap_err();
+    assert_eq!(error.retry(), Retry::Temporary, "{}", chain(&error));
+    assert!(chain(&error).contains("ACL"), "{}", chain(&error));
+    let error = service.end(&before).await.unwrap_err();
+    assert_eq!(error.retry(), Retry::Temporary, "{}", chain(&error));
+    service.node().disk().free();
+    // As if it had crashed before anybody tried again: the one that was ended is there, and the
+    // one that was not minted is not.
+    service.nodes[0].kill();
+    service.nodes[0].resume();
+    assert!(service.works(&credential).await, "its death was never written down");
+    let handle = service.backend.handle(Uuid::from_u128(2)).unwrap();
+    let after = Doomed::new(handle, Plan::default());
+    assert_eq!(
+        service.backend.verify(std::slice::from_ref(&after)).await.unwrap(),
+        [Liveness::Gone]
+    );
+    service.end(&after).await.unwrap();
+    service.end(&before).await.unwrap();
+    assert!(!service.works(&credential).await);
 }

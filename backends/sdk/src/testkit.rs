@@ -22,12 +22,14 @@ use crate::{
 };
 
 mod certificates;
+mod disk;
 mod hop;
 mod port;
 mod rotation;
 mod steps;
 
 pub use certificates::certify;
+pub use disk::Disk;
 pub use hop::Hop;
 pub use port::free_port;
 pub use rotation::rotation;

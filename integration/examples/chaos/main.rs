@@ -13,7 +13,6 @@
     reason = "a program for the terminal that says by panicking what does not work"
 )]
 
-mod disk;
 mod end;
 mod faults;
 mod health;

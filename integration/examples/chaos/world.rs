@@ -18,7 +18,9 @@ use std::{
 use dayfly_integration::{Broker, BrokerConfig, Client, Issuer, Postgres, Store, Wire};
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::{disk::Disk, health::Health};
+use dayfly_backend_sdk::testkit::Disk;
+
+use crate::health::Health;
 
 /// One broker process and its ways.
 #[derive(Debug)]
@@ -120,7 +122,10 @@ impl Replica {
 type Parts = (Vec<(Broker, Wire, Option<Wire>)>, Option<Disk>, Option<Postgres>);
 
 async fn embedded_store(backend: &Postgres) -> Parts {
-    let disk = Disk::new();
+    let disk = Disk::new(512);
+    if !disk.is_small() {
+        println!("not run: a full disk (a tmpfs can only be mounted by root)");
+    }
     let wire = Wire::to(backend.port).await;
     let broker =
         Broker::configure(by_wire(BrokerConfig::new(Store::Sqlite, Some(backend)), backend, &wire));

@@ -3,12 +3,12 @@
 use std::{
     fs,
     net::TcpStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
-use dayfly_backend_sdk::testkit::{self, free_port};
+use dayfly_backend_sdk::testkit::{self, Disk, free_port};
 use tempfile::TempDir;
 
 pub(crate) const ADMIN_PASSWORD: &str = "correct horse";
@@ -25,6 +25,8 @@ pub(crate) struct Node {
     directory: TempDir,
     pub(crate) port: u16,
     more: Vec<String>,
+    /// Unmounted after the directory on it is gone.
+    disk: Option<Disk>,
     child: Option<Child>,
 }
 
@@ -35,11 +37,27 @@ impl Node {
 
     /// A node with more of a configuration.
     pub(crate) fn with(more: &[&str]) -> Self {
-        let directory = tempfile::Builder::new().prefix("dfrd").tempdir_in("/tmp").unwrap();
+        Self::over(None, more)
+    }
+
+    /// A node with a disk of its own, which can be filled.
+    pub(crate) fn on_small_disk() -> Self {
+        let disk = Disk::new(8);
+        assert!(disk.is_small(), "this test needs root, to mount a small disk");
+        Self::over(Some(disk), &[])
+    }
+
+    pub(crate) fn disk(&self) -> &Disk {
+        self.disk.as_ref().unwrap()
+    }
+
+    fn over(disk: Option<Disk>, more: &[&str]) -> Self {
+        let place = disk.as_ref().map_or(Path::new("/tmp"), Disk::path);
+        let directory = tempfile::Builder::new().prefix("dfrd").tempdir_in(place).unwrap();
         let users = USERS.replace("DAYFLY", &ADMIN_PASSWORD.replace(' ', "-"));
         fs::write(directory.path().join("users.acl"), users).unwrap();
         let more = more.iter().map(|&word| word.to_owned()).collect();
-        let mut node = Self { directory, port: free_port(), more, child: None };
+        let mut node = Self { directory, port: free_port(), more, disk, child: None };
         node.resume();
         node
     }

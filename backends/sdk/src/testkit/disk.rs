@@ -1,6 +1,8 @@
-//! A small disk for the embedded store, which can be filled.
+//! A small disk for a store or a server, which can be filled.
 //!
 //! Invariant: it is unmounted when it is dropped, also while it is full.
+
+#![expect(clippy::unwrap_used, reason = "a test says by panicking what it lacks")]
 
 use std::{
     fs::File,
@@ -13,29 +15,32 @@ use tempfile::TempDir;
 
 /// A tmpfs, where we may mount one.
 #[derive(Debug)]
-pub(crate) struct Disk {
+pub struct Disk {
     directory: TempDir,
     mounted: bool,
 }
 
 impl Disk {
-    pub(crate) fn new() -> Self {
+    /// Of so many MiB.
+    ///
+    /// # Panics
+    /// When there is no room for a directory.
+    pub fn new(mebibytes: u32) -> Self {
         let directory = tempfile::Builder::new().prefix("dfd").tempdir().unwrap();
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=512m,mode=700", "tmpfs"]).arg(directory.path());
+        let options = format!("size={mebibytes}m,mode=700");
+        mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(directory.path());
         let mounted = mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
-        if !mounted {
-            println!("not run: a full disk (a tmpfs can only be mounted by root)");
-        }
         Self { directory, mounted }
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    /// Whether it can be filled without filling anything else.
-    pub(crate) fn is_small(&self) -> bool {
+    /// Whether it can be filled without filling anything else: only root can mount one.
+    pub fn is_small(&self) -> bool {
         self.mounted
     }
 
@@ -44,7 +49,10 @@ impl Disk {
     }
 
     /// Leaves no byte free.
-    pub(crate) fn fill(&self) {
+    ///
+    /// # Panics
+    /// When nothing can be written at all.
+    pub fn fill(&self) {
         let mut file = File::create(self.ballast()).unwrap();
         for size in [1 << 20, 4_096, 1] {
             let zeros = vec![0_u8; size];
@@ -52,7 +60,11 @@ impl Disk {
         }
     }
 
-    pub(crate) fn free(&self) {
+    /// Gives back what [`Disk::fill`] took.
+    ///
+    /// # Panics
+    /// When it was not filled.
+    pub fn free(&self) {
         std::fs::remove_file(self.ballast()).unwrap();
     }
 }
