@@ -12,6 +12,7 @@
     reason = "a program for the terminal that says by panicking what does not work"
 )]
 
+mod backend;
 mod deaths;
 mod exec;
 mod identity;
@@ -27,7 +28,7 @@ use dayfly_integration::Postgres;
 use report::Report;
 
 const USAGE: &str = "usage: figures [--only PART[,PART…]] [--large] [--crowd N]
-parts: identity mint start exec throughput deaths
+parts: identity mint backend start exec throughput deaths
 --large also starts with ten times the active leases
 --crowd has N leases due at once instead of 100,000";
 
@@ -67,7 +68,8 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn parse(arguments: impl Iterator<Item = String>) -> Option<Wanted> {
-    const PARTS: [&str; 6] = ["identity", "mint", "start", "exec", "throughput", "deaths"];
+    const PARTS: [&str; 7] =
+        ["identity", "mint", "backend", "start", "exec", "throughput", "deaths"];
     let mut wanted = Wanted { parts: Vec::new(), large: false, crowd: 100_000 };
     let mut arguments = arguments;
     while let Some(argument) = arguments.next() {
@@ -99,6 +101,9 @@ async fn run(wanted: &Wanted) -> anyhow::Result<Report> {
         if throughput {
             throughput::measure(&mut report, &postgres, &broker).await?;
         }
+    }
+    if wanted.part("backend") {
+        backend::measure(&mut report).await?;
     }
     if wanted.part("start") {
         start::measure(&mut report, wanted.large).await?;
