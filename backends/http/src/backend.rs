@@ -116,10 +116,14 @@ impl HttpBackend {
         let kept = Kept::read(one.kept.as_ref());
         if let Some(verify) = self.requests.verify.as_ref().filter(|one| is_enough(&kept, one)) {
             let answer = self.api.ask(verify.ready(self.api.base(), &of(one, &kept))?).await?;
-            if verify.is_gone(&answer) {
+            if !verify.is_gone(&answer) {
+                return verify.good(answer).map(|_| Liveness::Live);
+            }
+            // An API that has taken our rights away may say so of everything: where there is a
+            // list, that has the last word.
+            if rolls.is_none() {
                 return Ok(Liveness::Gone);
             }
-            return verify.good(answer).map(|_| Liveness::Live);
         }
         // What cannot be asked about is alive.
         let Some(rolls) = rolls else { return Ok(Liveness::Live) };
@@ -261,6 +265,12 @@ impl Backend for HttpBackend {
                 !listless && !swept,
                 "nothing is swept, since a name alone does not say the role or the secret that \
                  `list`, `verify` and `revoke` ask for",
+            ),
+            (
+                listless
+                    && self.requests.revoke.as_ref().is_some_and(|one| !one.has(&Hole::Secret)),
+                "that something is not there (404) is taken for its death, and an API that has \
+                 taken our rights away may say so of everything: configure `list`",
             ),
             (
                 self.requests.try_use.is_none(),

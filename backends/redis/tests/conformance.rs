@@ -404,14 +404,28 @@ async fn the_secret_is_in_no_log_and_no_file_of_the_server() {
 /// Our own password is changed by us at every node, and stays so over a restart.
 #[tokio::test]
 async fn our_own_password_changes() {
-    let service = Service::pair();
+    let mut service = Service::pair();
     let places: Vec<String> = service.nodes.iter().map(Node::place).collect();
     let old = config(&places, "dayfly").password.unwrap();
     let make = |password: &Secret| -> Box<dyn Backend> {
         let config = RedisConfig { password: Some(password.clone()), ..config(&places, "dayfly") };
         Box::new(RedisBackend::new(&config).unwrap())
     };
-    testkit::rotation(&make, &old).await.unwrap_or_else(|failure| panic!("{failure}"));
+    let rotated = testkit::rotation(&make, &old).await;
+    let new = rotated.unwrap_or_else(|failure| panic!("{failure}"));
+    // One node away: both passwords are accepted where it got to, and the one before everywhere.
+    service.nodes[1].kill();
+    let unset = Secret::new("UNSETABCDEFGHIJKLMNOPQRSTUVWXYZ234567");
+    assert!(make(&new).rotate_root(&unset).await.is_err());
+    for node in &mut service.nodes {
+        node.kill();
+        node.resume();
+    }
+    make(&new).marker().await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    // And once more settles it, as whoever finds it open does.
+    make(&new).rotate_root(&unset).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    make(&unset).marker().await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert!(make(&new).marker().await.is_err(), "the one before is dead");
     for node in &service.nodes {
         let kept = std::fs::read_to_string(node.path("users.acl")).unwrap();
         assert!(kept.contains("dayfly") && !kept.contains("ROTATED"), "only its hash: {kept}");

@@ -92,7 +92,7 @@ pub fn written(world: &World, write: &Write, written: &Result<Written, StoreErro
 fn fenced(world: &World, write: &Write, row: &Row) {
     let claimed = (row.id, row.epoch - 1);
     let says = |id, epoch| (id, epoch) == claimed;
-    let foreign = if let Write::Bury { leases } = write {
+    let foreign = if let Write::Bury { leases, .. } = write {
         !leases.iter().any(|(id, epoch)| says(*id, *epoch))
     } else if let Write::Postpone { leases } = write {
         !leases.iter().any(|one| says(one.lease, one.epoch))

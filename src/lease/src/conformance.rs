@@ -165,10 +165,10 @@ impl Suite {
         let lease = leases.first().expect("a lease").id;
         let (cause, actor) = (Cause::Requested, "x".to_owned());
         self.lease(Write::Condemn { lease, cause, actor, reason: None }).await.unwrap();
-        self.lease(Write::Settle { lease }).await.unwrap();
+        self.lease(Write::Settle { lease, nothing: false }).await.unwrap();
         let claimed = self.claim(backend, 10, TTL).await;
         let leases = claimed.iter().map(|lease| (lease.id, lease.epoch)).collect();
-        assert_eq!(self.leases(Write::Bury { leases }).await.len(), 1);
+        assert_eq!(self.leases(Write::Bury { leases, expired: Vec::new() }).await.len(), 1);
     }
 
     async fn counts(&self, task: TaskId) -> Counts {

@@ -431,12 +431,18 @@ impl Lease {
         }
     }
 
-    /// The mint's outcome is known: nothing can land any more, so it may be buried at once.
-    pub fn settle(&self, now: Timestamp) -> Result<Self, Transition> {
+    /// The mint's outcome is known: nothing can land any more, so it may be buried at once. If
+    /// `nothing` is there, there is no native expiry to wait for either.
+    pub fn settle(&self, now: Timestamp, nothing: bool) -> Result<Self, Transition> {
+        let native_expires_at = self.native_expires_at.map(|at| if nothing { now } else { at });
         match self.state {
-            State::Revoking { .. } if self.settle_at.is_some() => {
-                Ok(Self { settle_at: None, next_attempt_at: Some(now), claim: None, ..self.next() })
-            }
+            State::Revoking { .. } if self.settle_at.is_some() => Ok(Self {
+                settle_at: None,
+                native_expires_at,
+                next_attempt_at: Some(now),
+                claim: None,
+                ..self.next()
+            }),
             State::Pending
             | State::Active { .. }
             | State::Revoking { .. }

@@ -131,6 +131,8 @@ pub enum Write {
     Settle {
         /// Which lease.
         lease: LeaseId,
+        /// Whether nothing was created, or what was is gone.
+        nothing: bool,
     },
     /// A longer life.
     Renew {
@@ -259,6 +261,8 @@ pub enum Write {
     Bury {
         /// Which leases.
         leases: Vec<(LeaseId, i64)>,
+        /// Those of them that nobody saw dead: their native expiry has passed.
+        expired: Vec<LeaseId>,
     },
     /// Not gone yet.
     Postpone {

@@ -158,7 +158,7 @@ pub async fn apply<T: Tx + ?Sized>(tx: &mut T, write: &Write) -> Result<Written,
         Write::Condemn { lease, cause, actor, reason } => {
             death::condemn(tx, *lease, *cause, actor, reason.as_deref()).await
         }
-        Write::Settle { lease } => death::settle(tx, *lease).await,
+        Write::Settle { lease, nothing } => death::settle(tx, *lease, *nothing).await,
         Write::Renew { lease, ttl, actor } => mint::renew(tx, *lease, *ttl, actor).await,
         Write::Shorten { lease, epoch, expires_at } => {
             mint::shorten(tx, *lease, *epoch, *expires_at).await
@@ -188,7 +188,7 @@ pub async fn apply<T: Tx + ?Sized>(tx: &mut T, write: &Write) -> Result<Written,
             let before = tx.now().minus(*keep);
             Ok(Written::Count(tx.prune(before, *limit).await?))
         }
-        Write::Bury { leases } => death::bury(tx, leases).await,
+        Write::Bury { leases, expired } => death::bury(tx, leases, expired).await,
         Write::Postpone { leases } => death::postpone(tx, leases).await,
     }
 }

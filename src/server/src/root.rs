@@ -7,7 +7,10 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -22,6 +25,7 @@ use dayfly_backend_sdk::{
 use dayfly_lease::{
     Clock, Entropy, Root, Seal, SealError, Sealed, Store, StoreError, Write, Written, failpoint,
 };
+use futures_util::future::join_all;
 use serde_json::Value;
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -34,8 +38,11 @@ use crate::{
 
 /// How often a replica looks whether another one has changed a password.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How long after it was staged a change that nobody has settled could still take effect: longer
-/// than any backend's request may take.
+/// How long a backend may take to change a password.
+const SET_WITHIN: Duration = Duration::from_secs(30);
+/// How long after it was staged a change that nobody has settled is settled by whoever looks.
+/// One that takes effect later still is undone by setting the one before again, which comes
+/// after it.
 const SETTLES_AFTER: Duration = Duration::from_mins(1);
 /// A schedule comes to all replicas at once; their clocks differ by less.
 const FRESH: Duration = Duration::from_secs(30);
@@ -48,8 +55,11 @@ pub type Make = Box<dyn Fn(Option<Secret>) -> Result<Arc<dyn Backend>, Error> + 
 pub struct Rotating {
     capabilities: Capabilities,
     prefix: HandlePrefix,
-    inner: RwLock<Arc<dyn Backend>>,
+    inner: RwLock<(Arc<dyn Backend>, Option<Secret>)>,
     make: Make,
+    configured: Option<Secret>,
+    /// Whether it has refused us since somebody looked, and who is told.
+    was_refused: AtomicBool,
     refused: Arc<Notify>,
 }
 
@@ -58,25 +68,45 @@ impl Rotating {
     ///
     /// # Errors
     /// What making it fails with.
-    pub fn new(make: Make, refused: Arc<Notify>) -> Result<Self, Error> {
+    pub fn new(
+        make: Make,
+        configured: Option<Secret>,
+        refused: Arc<Notify>,
+    ) -> Result<Self, Error> {
         let inner = make(None)?;
-        let capabilities = inner.capabilities().clone();
-        let prefix = inner.prefix().clone();
-        Ok(Self { capabilities, prefix, inner: RwLock::new(inner), make, refused })
+        Ok(Self {
+            capabilities: inner.capabilities().clone(),
+            prefix: inner.prefix().clone(),
+            inner: RwLock::new((inner, None)),
+            make,
+            configured,
+            was_refused: AtomicBool::new(false),
+            refused,
+        })
     }
 
     fn inner(&self) -> Arc<dyn Backend> {
-        Arc::clone(&self.inner.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.inner.read().unwrap_or_else(PoisonError::into_inner).0)
     }
 
-    fn set(&self, inner: Arc<dyn Backend>) {
-        *self.inner.write().unwrap_or_else(PoisonError::into_inner) = inner;
+    /// Signs in with `password` from now on, none: with the configured one. Where it does so
+    /// already the value stays, with what it has in memory.
+    fn set(&self, inner: Arc<dyn Backend>, password: Option<Secret>) {
+        let mut used = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        if used.1 != password {
+            *used = (inner, password);
+        }
+    }
+
+    fn note_refusal(&self) {
+        self.was_refused.store(true, Ordering::Relaxed);
+        self.refused.notify_one();
     }
 
     /// Whoever is refused may have a password that another replica has changed.
     fn noted<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
         if result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Denied) {
-            self.refused.notify_one();
+            self.note_refusal();
         }
         result
     }
@@ -122,7 +152,7 @@ impl Backend for Rotating {
         let revoked = self.inner().revoke(doomed).await;
         let denied = |one: &Revocation| matches!(one, Revocation::Failed(error) if error.kind() == ErrorKind::Denied);
         if revoked.iter().any(denied) {
-            self.refused.notify_one();
+            self.note_refusal();
         }
         revoked
     }
@@ -210,7 +240,7 @@ pub fn follow(
         };
         let (like, entropy) = (one.clone(), Arc::clone(entropy));
         let make: Make = Box::new(move |password| remade(&like, password, &entropy));
-        let followed = Arc::new(Rotating::new(make, Arc::clone(&refused))?);
+        let followed = Arc::new(Rotating::new(make, one.password.clone(), Arc::clone(&refused))?);
         *backend = Arc::clone(&followed) as Arc<dyn Backend>;
         rotating.insert(one.name.clone(), followed);
     }
@@ -288,16 +318,19 @@ impl Roots {
     /// refused us.
     pub async fn watch(&self) {
         loop {
-            let refused = tokio::select! {
+            let rung = tokio::select! {
                 () = self.refused.notified() => true,
                 () = self.clock.sleep(LOOK_EVERY) => false,
             };
-            for (name, backend) in &self.by_name {
+            // Side by side: one that does not answer holds up no other.
+            join_all(self.by_name.iter().map(async |(name, backend)| {
+                let refused = backend.was_refused.swap(false, Ordering::Relaxed);
                 if let Err(error) = self.adopt_one(name, backend, refused).await {
                     tracing::warn!(backend = name, %error, "root.unreadable");
                 }
-            }
-            if refused {
+            }))
+            .await;
+            if rung {
                 // Who is refused for another reason rings all the time.
                 self.clock.sleep(LOOK_EVERY).await;
             }
@@ -324,22 +357,66 @@ impl Roots {
         };
         let staged = self.write(stage).await.map_err(RotateError::Store)?;
         failpoint::reached("root.staged").await.map_err(|_| interrupted())?;
-        let set = backend.rotate_root(&new).await;
+        let set = self.change(backend.inner().as_ref(), &new).await;
         failpoint::reached("root.set").await.map_err(|_| interrupted())?;
-        match self.accepts(backend, Some(new)).await {
-            Accepted::Yes(inner) => self.settled(&staged, true, actor, backend, inner).await,
+        match self.accepts(backend, Some(new.clone())).await {
             Accepted::Unknown(error) => Err(RotateError::Open(error)),
+            Accepted::Yes(inner) => {
+                if set.is_err() {
+                    // It lets us in, and may not have it everywhere, or not on its disk.
+                    let again = self.change(inner.as_ref(), &new).await;
+                    again.map_err(RotateError::Open)?;
+                }
+                let used = (Arc::clone(&inner), Some(new.clone()));
+                match self.settled(&staged, true, actor, backend, used).await {
+                    Err(RotateError::Store(error)) if error.refusal().is_some() => {
+                        self.give_way(name, backend, inner.as_ref(), &new, error).await
+                    }
+                    settled => settled,
+                }
+            }
             Accepted::No => match set {
                 // It may be on its way: nobody forgets it before that is impossible.
                 Ok(()) => Err(RotateError::Open(refused_both())),
-                Err(error) if error.kind() == ErrorKind::UnknownOutcome => {
-                    Err(RotateError::Open(error))
-                }
-                Err(error) => {
-                    self.settled(&staged, false, actor, backend, backend.inner()).await?;
+                Err(error) if is_certain(&error) => {
+                    let used = backend.inner.read().unwrap_or_else(PoisonError::into_inner).clone();
+                    self.settled(&staged, false, actor, backend, used).await?;
                     Err(RotateError::Backend(error))
                 }
+                Err(error) => Err(RotateError::Open(error)),
             },
+        }
+    }
+
+    /// Somebody else has settled what we had staged, while we took our time. What the store says
+    /// counts; if that is not the new one, the backend is told to go back.
+    async fn give_way(
+        &self,
+        name: &str,
+        backend: &Rotating,
+        inner: &dyn Backend,
+        new: &Secret,
+        error: StoreError,
+    ) -> Result<Root, RotateError> {
+        let root = self.read(name).await.map_err(RotateError::Store)?;
+        let current = root.current.as_ref().and_then(|current| self.opened(name, current));
+        if current.as_ref() == Some(new) {
+            return Ok(root);
+        }
+        if let Some(before) = current.or_else(|| backend.configured.clone()) {
+            let back = self.change(inner, &before).await;
+            tracing::error!(backend = name, ?back, "root.put_back");
+        }
+        Err(RotateError::Store(error))
+    }
+
+    /// Has a backend change our password, and waits for so long.
+    async fn change(&self, backend: &dyn Backend, password: &Secret) -> Result<(), Error> {
+        tokio::select! {
+            changed = backend.rotate_root(password) => changed,
+            () = self.clock.sleep(SET_WITHIN) => {
+                Err(Error::new(ErrorKind::UnknownOutcome, "the backend did not answer in time"))
+            }
         }
     }
 
@@ -366,7 +443,7 @@ impl Roots {
         taken: bool,
         actor: &str,
         backend: &Rotating,
-        inner: Arc<dyn Backend>,
+        (inner, password): (Arc<dyn Backend>, Option<Secret>),
     ) -> Result<Root, RotateError> {
         let settle = Write::SettleRoot {
             backend: staged.backend.clone(),
@@ -376,7 +453,7 @@ impl Roots {
         };
         let root = self.write(settle).await.map_err(RotateError::Store)?;
         failpoint::reached("root.settled").await.map_err(|_| interrupted())?;
-        backend.set(inner);
+        backend.set(inner, password);
         self.seen.lock().await.insert(root.backend.clone(), root.epoch);
         tracing::info!(backend = root.backend, taken, "root.settled");
         Ok(root)
@@ -427,8 +504,8 @@ impl Roots {
             if known && !refused {
                 return Ok(());
             }
-            let current = root.current.as_ref().and_then(|current| self.opened(name, current));
-            return self.adopt_current(&root, backend, current).await;
+            self.adopt_current(&root, backend).await;
+            return Ok(());
         };
         let overdue = self.settles && since.plus(SETTLES_AFTER) <= self.store.now().await?;
         if !(refused || overdue || !known) {
@@ -437,35 +514,32 @@ impl Roots {
         self.adopt_staged(&root, backend, (staged, overdue)).await
     }
 
-    async fn adopt_current(
-        &self,
-        root: &Root,
-        backend: &Rotating,
-        current: Option<Secret>,
-    ) -> Result<(), StoreError> {
+    /// Signs in with what the store calls the one in use, or with the configured one; gives
+    /// which of them works.
+    async fn adopt_current(&self, root: &Root, backend: &Rotating) -> Option<Secret> {
         let name = root.backend.as_str();
+        let current = root.current.as_ref().and_then(|current| self.opened(name, current));
         // The configured one last: who restores a store, or loses the key, sets the backend's
         // password back to it.
         for candidate in current.map(Some).into_iter().chain([None]) {
-            let configured = candidate.is_none();
-            match self.accepts(backend, candidate).await {
+            match self.accepts(backend, candidate.clone()).await {
                 Accepted::Yes(inner) => {
-                    if configured && root.current.is_some() {
+                    if candidate.is_none() && root.current.is_some() {
                         tracing::warn!(backend = name, "root.configured");
                     }
-                    backend.set(inner);
+                    backend.set(inner, candidate.clone());
                     self.seen.lock().await.insert(name.to_owned(), root.epoch);
-                    return Ok(());
+                    return candidate.or_else(|| backend.configured.clone());
                 }
                 Accepted::No => {}
                 Accepted::Unknown(error) => {
                     tracing::warn!(backend = name, %error, "root.unknown");
-                    return Ok(());
+                    return None;
                 }
             }
         }
         tracing::error!(backend = name, "root.refused");
-        Ok(())
+        None
     }
 
     async fn adopt_staged(
@@ -475,30 +549,48 @@ impl Roots {
         (staged, overdue): (&Sealed, bool),
     ) -> Result<(), StoreError> {
         let name = root.backend.as_str();
-        let Some(next) = self.opened(name, staged) else { return Ok(()) };
-        match self.accepts(backend, Some(next)).await {
-            Accepted::Yes(inner) => {
-                // Not before its own replica had the time to say so.
-                if overdue {
-                    return self.settle_for(root, true, backend, inner).await;
+        let next = self.opened(name, staged);
+        let seen = match &next {
+            Some(next) => self.accepts(backend, Some(next.clone())).await,
+            None => Accepted::No,
+        };
+        match (seen, next) {
+            (Accepted::Unknown(error), _) => {
+                tracing::warn!(backend = name, %error, "root.unknown");
+                Ok(())
+            }
+            (Accepted::Yes(inner), Some(next)) if overdue => {
+                // Once more, so that it is everywhere and on every disk.
+                match self.change(inner.as_ref(), &next).await {
+                    Ok(()) => self.settle_for(root, true, backend, (inner, Some(next))).await,
+                    Err(error) => {
+                        tracing::warn!(backend = name, %error, "root.open");
+                        Ok(())
+                    }
                 }
-                backend.set(inner);
+            }
+            (Accepted::Yes(inner), next) => {
+                backend.set(inner, next);
                 self.seen.lock().await.insert(name.to_owned(), root.epoch);
                 Ok(())
             }
-            Accepted::No if overdue => {
-                self.settle_for(root, false, backend, backend.inner()).await?;
-                let current = root.current.as_ref().and_then(|one| self.opened(name, one));
-                let settled = self.read(name).await?;
-                self.adopt_current(&settled, backend, current).await
-            }
-            Accepted::No => {
-                let current = root.current.as_ref().and_then(|one| self.opened(name, one));
-                self.adopt_current(root, backend, current).await
-            }
-            Accepted::Unknown(error) => {
-                tracing::warn!(backend = name, %error, "root.unknown");
-                Ok(())
+            (Accepted::No, _) => {
+                let Some(before) = self.adopt_current(root, backend).await else { return Ok(()) };
+                if !overdue {
+                    return Ok(());
+                }
+                // What may be on its way yet takes effect before this does.
+                let used = backend.inner.read().unwrap_or_else(PoisonError::into_inner).clone();
+                match self.change(used.0.as_ref(), &before).await {
+                    Ok(()) => self.settle_for(root, false, backend, used).await,
+                    Err(error) if is_certain(&error) => {
+                        self.settle_for(root, false, backend, used).await
+                    }
+                    Err(error) => {
+                        tracing::warn!(backend = name, %error, "root.open");
+                        Ok(())
+                    }
+                }
             }
         }
     }
@@ -508,9 +600,9 @@ impl Roots {
         root: &Root,
         taken: bool,
         backend: &Rotating,
-        inner: Arc<dyn Backend>,
+        used: (Arc<dyn Backend>, Option<Secret>),
     ) -> Result<(), StoreError> {
-        match self.settled(root, taken, "engine", backend, inner).await {
+        match self.settled(root, taken, "engine", backend, used).await {
             Ok(_) => Ok(()),
             // Another replica was faster; what it found is read the next time.
             Err(RotateError::Store(error)) if error.refusal().is_some() => Ok(()),
@@ -518,6 +610,11 @@ impl Roots {
             Err(error) => Err(StoreError::unavailable(error)),
         }
     }
+}
+
+/// Whether the backend has refused to change a password, so that nothing was changed.
+fn is_certain(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Denied | ErrorKind::Invalid)
 }
 
 fn purpose(backend: &str) -> String {

@@ -161,6 +161,12 @@ pub async fn build(config: &Config, policies: Policies) -> Result<Arc<Broker>, S
     if let Some(roots) = &roots {
         roots.adopt().await.map_err(ServeError::Roots)?;
     }
+    for name in backends.by_name.keys().filter(|_| roots.is_none()) {
+        if store.engine_store().root(name).await.map_err(ServeError::Roots)?.is_some() {
+            // Its configured password is dead, and without the key nobody knows the other.
+            tracing::error!(backend = name, "root.unsealable");
+        }
+    }
     let quotas = (config.backends.as_slice(), config.quotas.as_slice());
     let roles = preflight::roles(&config.roles, &backends.by_name, quotas).map_err(faults)?;
     let authenticator = Authenticator::new(config.issuers.clone(), Arc::clone(&clock))
@@ -198,7 +204,17 @@ pub async fn serve(
     let loops = broker.engine.start();
     let scheduler = schedule::start(&broker, &config).await?;
     if let Some(roots) = broker.roots.clone() {
-        spawn(async move { roots.watch().await });
+        let clock = Arc::clone(&broker.clock);
+        spawn(async move {
+            // A panic (a defect in a backend) must not end the watch unseen.
+            loop {
+                let watched = Arc::clone(&roots);
+                if let Err(error) = spawn(async move { watched.watch().await }).await {
+                    tracing::error!(%error, "root.watch.died");
+                }
+                clock.sleep(DRAIN).await;
+            }
+        });
     }
     let refreshing = Arc::clone(&broker);
     spawn(async move {

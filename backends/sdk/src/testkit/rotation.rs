@@ -4,11 +4,11 @@ use super::{Failure, chain, ensure};
 use crate::{Backend, ErrorKind, Secret};
 
 /// After it the new password is accepted and the old one is not, twice over. `make` gives a
-/// backend that signs in with a password, `old` is the one in use; ends with another in use.
+/// backend that signs in with a password, `old` is the one in use; gives the one that is afterwards.
 pub async fn rotation(
     make: &dyn Fn(&Secret) -> Box<dyn Backend>,
     old: &Secret,
-) -> Result<(), Failure> {
+) -> Result<Secret, Failure> {
     let failed = |what, error: &crate::Error| Failure::new(format!("{what}: {}", chain(error)));
     let mut current = old.clone();
     for round in 0..2 {
@@ -25,5 +25,5 @@ pub async fn rotation(
         }
         current = new;
     }
-    Ok(())
+    Ok(current)
 }

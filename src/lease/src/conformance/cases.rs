@@ -105,7 +105,7 @@ async fn what_was_kept_stays_until_death(suite: &Suite) {
     assert_eq!(counts.residual_until, lease.native_expires_at);
     let again = suite.claim(&backend, 10, TTL).await;
     let leases = again.iter().map(|lease| (lease.id, lease.epoch)).collect();
-    suite.leases(Write::Bury { leases }).await;
+    suite.leases(Write::Bury { leases, expired: Vec::new() }).await;
     assert_eq!(kept_of().await, None);
     assert!(suite.counts(task.id).await.residual_until.is_none());
 }
@@ -241,7 +241,7 @@ async fn a_stale_claim_buries_nothing(suite: &Suite) {
     let first = suite.claim(&backend, 9, Duration::ZERO).await;
     let second = suite.claim(&backend, 9, Duration::from_secs(30)).await;
     assert_eq!((first.len(), second.len()), (1, 1), "an ended claim is taken over");
-    let bury = |epoch| Write::Bury { leases: vec![(lease.id, epoch)] };
+    let bury = |epoch| Write::Bury { leases: vec![(lease.id, epoch)], expired: Vec::new() };
     assert!(suite.leases(bury(first[0].epoch)).await.is_empty());
     let buried = suite.leases(bury(second[0].epoch)).await;
     assert_eq!(buried[0].state.as_str(), "revoked");
@@ -258,13 +258,17 @@ async fn what_could_still_land_is_not_buried(suite: &Suite) {
     let condemn = Write::Condemn { lease: lease.id, cause, actor: "x".into(), reason: None };
     suite.store.write(condemn).await.unwrap();
     let claimed = suite.claim(&backend, 9, Duration::from_secs(30)).await;
-    let kept = suite.leases(Write::Bury { leases: vec![(lease.id, claimed[0].epoch)] }).await;
+    let kept = suite
+        .leases(Write::Bury { leases: vec![(lease.id, claimed[0].epoch)], expired: Vec::new() })
+        .await;
     assert_eq!(kept[0].state.as_str(), "revoking");
     assert_eq!(kept[0].due_at(), lease.settle_at, "it is revoked once more after that");
-    let settled = suite.lease(Write::Settle { lease: lease.id }).await.unwrap();
+    let settled = suite.lease(Write::Settle { lease: lease.id, nothing: false }).await.unwrap();
     assert_eq!(settled.settle_at, None);
     let claimed = suite.claim(&backend, 9, Duration::from_secs(30)).await;
-    let buried = suite.leases(Write::Bury { leases: vec![(lease.id, claimed[0].epoch)] }).await;
+    let buried = suite
+        .leases(Write::Bury { leases: vec![(lease.id, claimed[0].epoch)], expired: Vec::new() })
+        .await;
     assert_eq!(buried[0].state.as_str(), "revoked");
 }
 

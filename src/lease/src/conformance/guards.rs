@@ -42,7 +42,9 @@ async fn claims_are_handed_back(suite: &Suite) {
     assert_eq!((free[0].id, free[0].claim), (lease.id, None));
     assert_eq!(suite.claim(&backend, 9, HOLD).await[0].id, lease.id);
     // Whoever had it before does no harm.
-    let late = suite.leases(Write::Bury { leases: vec![(lease.id, claimed[0].epoch)] }).await;
+    let late = suite
+        .leases(Write::Bury { leases: vec![(lease.id, claimed[0].epoch)], expired: Vec::new() })
+        .await;
     assert!(late.is_empty());
 }
 
@@ -75,7 +77,9 @@ async fn rows_are_found_from_names(suite: &Suite) {
     let dead = suite.active(task.id, &backend).await;
     condemn(suite, dead.id).await;
     let claimed = suite.claim(&backend, 9, HOLD).await;
-    suite.leases(Write::Bury { leases: vec![(dead.id, claimed[0].epoch)] }).await;
+    suite
+        .leases(Write::Bury { leases: vec![(dead.id, claimed[0].epoch)], expired: Vec::new() })
+        .await;
     let stranger = LeaseId::new(suite.now().await, suite.entropy.as_ref());
     let mut seen = suite.store.sightings(&[alive.id, dead.id, stranger]).await.unwrap();
     seen.sort_by_key(|seen| seen.lease != alive.id);
@@ -220,7 +224,9 @@ async fn only_what_ended_is_pruned(suite: &Suite) {
     prune(Duration::ZERO).await;
     assert!(suite.store.lease(dead.id).await.unwrap().is_some(), "owed, however old");
     let claimed = suite.claim(&backend, 9, HOLD).await;
-    suite.leases(Write::Bury { leases: vec![(dead.id, claimed[0].epoch)] }).await;
+    suite
+        .leases(Write::Bury { leases: vec![(dead.id, claimed[0].epoch)], expired: Vec::new() })
+        .await;
     prune(TTL).await;
     assert!(suite.store.lease(dead.id).await.unwrap().is_some(), "not old enough");
     tokio::time::sleep(Duration::from_millis(5)).await;

@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dayfly_backend_sdk::{Credential, ErrorKind, HandleError, MintRequest, Template};
+use dayfly_backend_sdk::{Credential, ErrorKind, HandleError, MintRequest, Revocation, Template};
 use tokio::sync::oneshot;
 
 use super::{Engine, Line, Pass, SweepError, breaker::Probe};
@@ -345,7 +345,7 @@ impl Engine {
         tracing::warn!(lease.id = %lease.id, backend = lease.backend, error.class = class, "lease.mint.failed");
         self.condemn_or_leave(lease.id, Cause::MintFailed, Some(class)).await;
         if certain {
-            self.settle_or_leave(lease.id).await;
+            self.settle_or_leave(lease.id, true).await;
         }
         self.wake(&lease.backend);
     }
@@ -378,15 +378,17 @@ impl Engine {
 
     /// Ends what was created and will not be handed over.
     async fn undo(&self, line: &Line, lease: &Lease, credential: &Credential) {
+        let mut gone = false;
         if credential.kept().is_some() {
             // Nobody after this has what its end may need.
             let doomed = [lease.doomed().keeping(credential.kept().cloned())];
             let within = self.settings.revoke_within;
             let revoked = timeout(self.clock.as_ref(), within, line.backend.revoke(&doomed)).await;
             tracing::warn!(lease.id = %lease.id, backend = lease.backend, ?revoked, "lease.undone");
+            gone = matches!(revoked.as_deref(), Some([Revocation::Gone]));
         }
         self.condemn_or_leave(lease.id, Cause::MintFailed, Some("not_activated")).await;
-        self.settle_or_leave(lease.id).await;
+        self.settle_or_leave(lease.id, gone).await;
         self.kill_if_buried(line, lease).await;
         line.wake();
     }
@@ -414,8 +416,8 @@ impl Engine {
         }
     }
 
-    async fn settle_or_leave(&self, lease: LeaseId) {
-        if let Err(error) = self.store.write(Write::Settle { lease }).await {
+    async fn settle_or_leave(&self, lease: LeaseId, nothing: bool) {
+        if let Err(error) = self.store.write(Write::Settle { lease, nothing }).await {
             tracing::warn!(lease.id = %lease, %error, "lease.settle.failed");
         }
     }

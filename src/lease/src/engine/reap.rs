@@ -28,6 +28,8 @@ enum Death {
     StillThere,
     /// Nothing ends it before its native expiry.
     Lingers,
+    /// What its end needs was kept and cannot be opened: by this replica, at the moment.
+    Unopened,
     Failed(ErrorKind, Retry),
 }
 
@@ -217,11 +219,16 @@ impl Engine {
             Ok(verified) => verified.into_iter().map(Ok).collect(),
             Err(error) => claimed.iter().map(|_| Err((error.kind(), error.retry()))).collect(),
         };
+        let unopened = |index: usize, lease: &Lease| {
+            lease.kept.is_some() && doomed.get(index).is_some_and(|one| one.kept.is_none())
+        };
         // A backend that answers for fewer than it was asked is not believed for the rest.
         let mut answers = revoked.into_iter().zip(verified);
         claimed
             .iter()
-            .map(|_| match answers.next() {
+            .enumerate()
+            .map(|(index, lease)| match answers.next() {
+                Some((Revocation::Lingers, _)) if unopened(index, lease) => Death::Unopened,
                 Some((Revocation::Gone, Ok(Liveness::Gone))) => Death::Verified,
                 Some((Revocation::Failed(error), _))
                     if planted::is(Bug::AmbiguousIsGone) && error.kind() == ErrorKind::NotFound =>
@@ -245,6 +252,7 @@ impl Engine {
         counted: bool,
     ) -> Result<(), StoreError> {
         let mut dead: Vec<(LeaseId, i64)> = Vec::new();
+        let mut expired = Vec::new();
         let mut owed = Vec::new();
         for (lease, death) in claimed.iter().zip(deaths) {
             let (class, retry) = match death {
@@ -252,9 +260,15 @@ impl Engine {
                     dead.push((lease.id, lease.epoch));
                     continue;
                 }
-                Death::Lingers => {
+                Death::Lingers | Death::Unopened => {
                     match lease.lingers_for() {
-                        Some(Duration::ZERO) => dead.push((lease.id, lease.epoch)),
+                        Some(Duration::ZERO) => {
+                            dead.push((lease.id, lease.epoch));
+                            expired.push(lease.id);
+                        }
+                        Some(_) if matches!(death, Death::Unopened) => {
+                            owed.push(self.owed(lease, "unopened", Retry::Temporary, counted));
+                        }
                         Some(left) => owed.push(Self::lingering(lease, left)),
                         // It has no end of its own to wait for.
                         None => owed.push(self.owed(lease, "invalid", Retry::Permanent, counted)),
@@ -273,7 +287,7 @@ impl Engine {
         }
         // The dead first: whoever waits for them need not wait for the others' sake.
         if !dead.is_empty() {
-            self.store.write(Write::Bury { leases: dead }).await?;
+            self.store.write(Write::Bury { leases: dead, expired }).await?;
             self.deaths.ring();
         }
         if !owed.is_empty() {

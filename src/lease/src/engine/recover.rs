@@ -222,7 +222,9 @@ fn compare(survey: &mut Survey, row: &Lease, listed: Option<&Option<Timestamp>>)
     match listed {
         // What is to die anyway is the reaper's.
         Some(_) | None if !alive => {}
-        Some(Some(until)) if *until > row.expires_at && row.expires_at < row.max_expires_at => {
+        Some(Some(until))
+            if row.renewable && *until > row.expires_at && row.expires_at < row.max_expires_at =>
+        {
             survey.longer.push((row.id, *until));
         }
         // Whether a renewal was lost cannot be told: the row's expiry stands.

@@ -76,7 +76,7 @@ fn a_pending_lease_is_not_verified_dead_before_a_late_create_is_impossible() {
     // Looked at before a create became impossible, and buried after it: the evidence is old.
     assert_eq!(looked_at(119).bury(at(130)), Err(Transition::Unsettled));
     assert!(looked_at(120).bury(at(121)).is_ok());
-    assert!(revoking.settle(at(102)).unwrap().bury(at(103)).is_ok());
+    assert!(revoking.settle(at(102), false).unwrap().bury(at(103)).is_ok());
 }
 
 #[test]

@@ -39,9 +39,13 @@ pub(super) async fn condemn<T: Tx + ?Sized>(
     Ok(Written::Lease(Box::new(revoking)))
 }
 
-pub(super) async fn settle<T: Tx + ?Sized>(tx: &mut T, id: LeaseId) -> Result<Written, StoreError> {
+pub(super) async fn settle<T: Tx + ?Sized>(
+    tx: &mut T,
+    id: LeaseId,
+    nothing: bool,
+) -> Result<Written, StoreError> {
     let lease = known(tx, id).await?;
-    match lease.settle(tx.now()) {
+    match lease.settle(tx.now(), nothing) {
         Ok(settled) => {
             save(tx, &settled).await?;
             Ok(Written::Lease(Box::new(settled)))
@@ -143,16 +147,13 @@ pub(super) async fn abandon<T: Tx + ?Sized>(
 pub(super) async fn bury<T: Tx + ?Sized>(
     tx: &mut T,
     dead: &[(LeaseId, i64)],
+    expired: &[LeaseId],
 ) -> Result<Written, StoreError> {
     let now = tx.now();
     let ids: Vec<LeaseId> = dead.iter().map(|(id, _)| *id).collect();
     let mut buried = Vec::new();
     let mut kept = Vec::new();
-    let mut lingered = Vec::new();
     for lease in tx.leases(&ids).await? {
-        if lease.lingers() {
-            lingered.push(lease.id);
-        }
         if !dead.contains(&(lease.id, lease.epoch)) && !planted::is(Bug::BuryForeign) {
             continue;
         }
@@ -169,7 +170,7 @@ pub(super) async fn bury<T: Tx + ?Sized>(
     for lease in &buried {
         let receipt = receipt(lease);
         // Nobody saw it dead: its backend had said until when it would accept it.
-        let waited = lingered.contains(&lease.id);
+        let waited = expired.contains(&lease.id);
         tx.append(if waited { receipt.with("proof", "native_expiry") } else { receipt });
     }
     buried.append(&mut kept);

@@ -54,9 +54,10 @@ pub(super) async fn intend<T: Tx + ?Sized>(
         max_expires_at,
         native_expires_at: match intent.expiry {
             Expiry::None => None,
-            // A backend that gives no life as short ends it later than the lease.
+            // A backend that gives no life as short ends it later than the lease, and counts
+            // from when the create arrives.
             Expiry::Native { slack, life_min } => {
-                Some(expires_at.max(now.plus(life_min)).plus(slack))
+                Some(expires_at.max(mint_deadline.plus(life_min)).plus(slack))
             }
         },
         mint_deadline,

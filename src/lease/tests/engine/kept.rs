@@ -64,14 +64,47 @@ async fn without_a_seal_nothing_is_handed_over_and_nothing_lives() {
     assert_eq!(rig.backend.live(), 0, "what was made was ended with what was still in memory");
 }
 
-/// The key is another one, or the mint's answer was lost: what would end it is gone. It ends
-/// by itself, later than its lease, and everything says so.
+/// The key is another one at the moment: that is tried again, and is no death of its own.
+#[tokio::test]
+async fn what_cannot_be_opened_is_tried_again() {
+    let rig = rig(false);
+    let task = rig.task().await;
+    let minted = rig.engine.mint(rig.order(task, Duration::from_millis(100))).await.unwrap();
+    minted.delivery.handed_over();
+    let wait = Duration::from_millis(300);
+    let done = rig.engine.complete(task, TaskEnd::Completed, "ci|repo", wait).await.unwrap();
+    assert_eq!((done.counts.revoking, done.counts.lingering), (1, 0));
+    let owed = rig.store.lease(minted.lease.id).await.unwrap().unwrap();
+    assert!(owed.attempts > 0 && owed.error_class.as_deref() == Some("unopened"), "{owed:?}");
+    let (lease, _) = rig.buried().await;
+    let State::Revoked { at, .. } = lease.state else { panic!("alive") };
+    assert!(Some(at) >= lease.native_expires_at, "it had an end of its own");
+}
+
+/// A backend that was never reached has made nothing: there is nothing to wait for.
+#[tokio::test]
+async fn what_was_certainly_not_made_does_not_linger() {
+    let rig = rig(true);
+    rig.backend.set(Mood::Refuses);
+    let task = rig.task().await;
+    rig.engine.mint(rig.order(task, MINUTE)).await.unwrap_err();
+    rig.backend.set(Mood::Keeps);
+    let began = tokio::time::Instant::now();
+    let done = rig.engine.complete(task, TaskEnd::Completed, "ci|repo", WAIT).await.unwrap();
+    assert_eq!((done.counts.revoked, done.counts.owed()), (1, 0));
+    assert!(began.elapsed() < WAIT);
+}
+
+/// What would end it is gone (the mint's answer was lost). It ends by itself, later than its
+/// lease, and everything says so.
 #[tokio::test]
 async fn what_nothing_ends_is_owed_until_its_own_expiry() {
-    let rig = rig(false);
+    let rig = rig(true);
+    rig.backend.set(Mood::Works);
     let task = rig.task().await;
     let order = rig.order(task, Duration::from_millis(100));
     let minted = rig.engine.mint(order).await.unwrap();
+    rig.backend.set(Mood::Keeps);
     let native = minted.lease.native_expires_at.unwrap();
     assert!(native >= minted.lease.issued_at.plus(Duration::from_millis(700)), "its shortest life");
     minted.delivery.handed_over();

@@ -170,7 +170,8 @@ fn wrong_with(name: &str, listed: &Listed, lease: &Lease) -> Option<Finding> {
     let (until, native) = (listed.expires_at?, lease.native_expires_at?);
     // The backend's own expiry is what it was minted or renewed for and a slack that the row
     // has as well.
-    if until <= lease.expires_at {
+    if until <= lease.expires_at || !lease.renewable {
+        // What cannot be renewed has lost no renewal: its backend gives no life as short.
         return None;
     }
     let what =

@@ -24,9 +24,9 @@ use crate::{
 
 /// The longest that a group may take; after that its outcome is not known.
 const GROUP_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a change is tried again that lost against another replica's.
 /// Names the advisory lock of whoever counts for a quota: `quota` in ASCII.
 const QUOTAS: i64 = 0x71_756f_7461;
+/// How often a change is tried again that lost against another replica's.
 const CONFLICT_RETRIES: u32 = 5;
 /// The chains that a new one anchors: those that were opened last.
 const ANCHORS_MAX: i64 = 64;
@@ -122,7 +122,11 @@ impl Writer {
             {
                 group.push(job);
             }
-            self.commit(group).await;
+            // Those that count for a quota wait for others who count; the rest does not.
+            let (counting, others) = group.into_iter().partition(|job: &Job| job.write.counts());
+            for group in [others, counting] {
+                self.commit(group).await;
+            }
         }
         self.pool.close().await;
     }
@@ -132,6 +136,9 @@ impl Writer {
     async fn commit(&mut self, mut group: Vec<Job>) {
         // Whoever asked for a mint and is gone gets none: after an outage these would be a herd.
         group.retain(|job| !(job.answer.is_closed() && is_a_wish(&job.write)));
+        if group.is_empty() {
+            return;
+        }
         match self.attempt_again_if_moved(&group).await {
             Ok(answers) => answer(group, answers),
             Err(Attempt::Unknown(error)) => {
@@ -229,6 +236,10 @@ impl Writer {
         if writes.iter().any(dayfly_lease::Write::counts) {
             // Before anything is read: what the others have added is counted, and while this
             // one counts nobody adds. One lock for all quotas, so that none waits in a circle.
+            sqlx::query("SET LOCAL lock_timeout = '1s'")
+                .execute(&mut *transaction)
+                .await
+                .map_err(unreachable)?;
             sqlx::query!("SELECT pg_advisory_xact_lock($1) IS NULL AS held", QUOTAS)
                 .fetch_one(&mut *transaction)
                 .await
