@@ -234,16 +234,7 @@ impl Writer {
         let unreachable = |error| Attempt::Unreachable(unavailable(error));
         let mut transaction = connection.begin().await.map_err(unreachable)?;
         if writes.iter().any(dayfly_lease::Write::counts) {
-            // Before anything is read: what the others have added is counted, and while this
-            // one counts nobody adds. One lock for all quotas, so that none waits in a circle.
-            sqlx::query("SET LOCAL lock_timeout = '1s'")
-                .execute(&mut *transaction)
-                .await
-                .map_err(unreachable)?;
-            sqlx::query!("SELECT pg_advisory_xact_lock($1) IS NULL AS held", QUOTAS)
-                .fetch_one(&mut *transaction)
-                .await
-                .map_err(unreachable)?;
+            count_alone(&mut transaction).await.map_err(unreachable)?;
         }
         let begun = sqlx::query!(
             r#"SELECT clock_timestamp() AS "now!", suspended_at, suspended_reason, hold_from,
@@ -332,6 +323,16 @@ impl Writer {
         })?;
         Ok(Chain::at(Head { chain, seq, hash }, self.incarnation.signer.clone()))
     }
+}
+
+/// Before anything is read: what the others have added is counted, and while this one counts
+/// nobody adds. One lock for all quotas, so that none waits in a circle.
+async fn count_alone(connection: &mut sqlx::PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("SET LOCAL lock_timeout = '1s'").execute(&mut *connection).await?;
+    sqlx::query!("SELECT pg_advisory_xact_lock($1) IS NULL AS held", QUOTAS)
+        .fetch_one(connection)
+        .await
+        .map(drop)
 }
 
 /// Suspends the installation when the server is not the one that was accepted: a standby was
