@@ -31,6 +31,7 @@ enum Wrong {
 /// All routes: method, path, what a stranger may send, what somebody else gets.
 const ROUTES: &[(&str, &str, &str, Wrong)] = &[
     ("get", "/api/v1/audit", "", Wrong::Forbidden),
+    ("post", "/api/v1/backends/{name}/rotate", "", Wrong::Forbidden),
     ("get", "/api/v1/leases", "", Wrong::Own),
     ("post", "/api/v1/leases", r#"{"role":"greeter"}"#, Wrong::OwnMint),
     ("get", "/api/v1/leases/{id}", "", Wrong::Hidden),

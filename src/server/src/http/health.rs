@@ -3,7 +3,7 @@
 //! Invariant: readiness goes with minting. A replica that cannot record, or whose store is not
 //! believed, mints nothing and says so, so that others get its requests.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::State,
@@ -22,6 +22,10 @@ pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
 
+/// Behind a store that is silent a probe waits for what is in the writer before it, and nobody
+/// who balances load waits for that.
+const READY_WITHIN: Duration = Duration::from_secs(8);
+
 /// The store answers as well, and minting is not suspended.
 #[utoipa::path(
     get, path = "/readyz", tag = "operations",
@@ -31,12 +35,20 @@ pub(crate) async fn healthz() -> &'static str {
     ),
 )]
 pub(crate) async fn readyz(State(broker): State<Arc<Broker>>) -> Result<&'static str, Fault> {
-    // Through the writer, since that is what a mint needs.
-    broker.engine.store().write(Write::Probe).await?;
-    if broker.engine.store().standing().await?.suspended.is_some() {
-        return Err(Refusal::Suspended.into());
+    let asked = async {
+        // Through the writer, since that is what a mint needs.
+        broker.engine.store().write(Write::Probe).await?;
+        if broker.engine.store().standing().await?.suspended.is_some() {
+            return Err(Refusal::Suspended.into());
+        }
+        Ok("ready\n")
+    };
+    tokio::select! {
+        answer = asked => answer,
+        () = broker.clock.sleep(READY_WITHIN) => {
+            Err(Fault::unavailable("store_unavailable", "the store did not answer in time"))
+        }
     }
-    Ok("ready\n")
 }
 
 /// Prometheus exposition, with the living leases as the store counts them now.
