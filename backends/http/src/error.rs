@@ -30,6 +30,9 @@ pub(crate) enum Failure {
          or `slack_s` of `expiry` as the API has them"
     )]
     Late { told: Timestamp, until: Timestamp },
+    /// It was made, cannot be handed over, and was not ended.
+    #[error("it was made, and could not be ended: {0}")]
+    Left(String),
     /// What would end it was lost with the mint's answer, or never was.
     #[error("{0}")]
     Lost(&'static str),
@@ -61,7 +64,9 @@ impl Failure {
                 (ErrorKind::Invalid, Retry::Permanent)
             }
             Self::Lost(_) => (ErrorKind::Dependent, Retry::Permanent),
-            Self::Strange(_) | Self::Unknown(_) => (ErrorKind::UnknownOutcome, Retry::Temporary),
+            Self::Left(_) | Self::Strange(_) | Self::Unknown(_) => {
+                (ErrorKind::UnknownOutcome, Retry::Temporary)
+            }
             Self::Taken => (ErrorKind::Conflict, Retry::Permanent),
         };
         Error::new(kind, doing).with_retry(retry).with_source(self)

@@ -84,9 +84,12 @@ impl HttpBackend {
             Err(failure) => {
                 let doomed = Doomed::new(request.handle.clone(), request.template.plan().clone());
                 let doomed = doomed.keeping(Some(made.sealed(true, true)));
-                // Whatever becomes of it, the engine revokes as well; but it has not this id.
-                self.try_end(&doomed, &mut self.rolls()).await.ok();
-                Err(failure)
+                // The engine revokes as well; but it has not this id.
+                match self.try_end(&doomed, &mut self.rolls()).await {
+                    Ok(()) => Err(failure),
+                    // It is there: no failure that would say that nothing is.
+                    Err(left) => Err(Failure::Left(format!("{failure}; and {left}"))),
+                }
             }
         }
     }

@@ -376,6 +376,12 @@ async fn what_outlives_its_lease_is_ended_at_once() {
     assert!(chain(&error).contains("later than its lease"), "{}", chain(&error));
     assert_eq!(service.server.seen(&Method::DELETE).len(), 1);
     assert!(service.server.live().is_empty());
+    // Where it cannot be ended, nothing may call the mint's outcome certain.
+    service.server.fault(Method::DELETE, Fault::Forbidden);
+    let error = service.mint(2).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnknownOutcome, "{}", chain(&error));
+    assert!(chain(&error).contains("could not be ended"), "{}", chain(&error));
+    assert_eq!(service.server.live().len(), 1);
     // A lease that is longer than what the API gives is not even asked for.
     let service = Service::start("github");
     let long = Duration::from_hours(2);

@@ -253,6 +253,7 @@ async fn check(path: &Path, canary: bool) -> anyhow::Result<ExitCode> {
     let backends = preflight::signed_in(&config, store).await?;
     for (role, report) in preflight::canaries(&config, &backends).await? {
         passed &= report.passed();
+        let lingers = report.lingers;
         for step in report.steps {
             match step.result {
                 Ok(()) => writeln!(out, "{role}: {} ok", step.name)?,
@@ -262,6 +263,9 @@ async fn check(path: &Path, canary: bool) -> anyhow::Result<ExitCode> {
                     writeln!(out, "{role}: {} failed: {error:#}", step.name)?;
                 }
             }
+        }
+        if lingers {
+            writeln!(out, "{role}: its backend cannot revoke: it lives until its own expiry")?;
         }
     }
     // Of no weight for the exit status: it is for people to weigh.

@@ -574,7 +574,7 @@ impl Roots {
                 self.seen.lock().await.insert(name.to_owned(), root.epoch);
                 Ok(())
             }
-            (Accepted::No, _) => {
+            (Accepted::No, next) => {
                 let Some(before) = self.adopt_current(root, backend).await else { return Ok(()) };
                 if !overdue {
                     return Ok(());
@@ -584,7 +584,15 @@ impl Roots {
                 match self.change(used.0.as_ref(), &before).await {
                     Ok(()) => self.settle_for(root, false, backend, used).await,
                     Err(error) if is_certain(&error) => {
-                        self.settle_for(root, false, backend, used).await
+                        // Refused because the new one has come into force just now, it is kept.
+                        let still = match next {
+                            Some(next) => self.accepts(backend, Some(next)).await,
+                            None => Accepted::No,
+                        };
+                        match still {
+                            Accepted::Yes(_) | Accepted::Unknown(_) => Ok(()),
+                            Accepted::No => self.settle_for(root, false, backend, used).await,
+                        }
                     }
                     Err(error) => {
                         tracing::warn!(backend = name, %error, "root.open");
