@@ -7,7 +7,7 @@ use std::{
     collections::{HashMap, VecDeque},
     fmt,
     num::NonZeroU32,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -21,6 +21,7 @@ use ring::rand::SystemRandom;
 use serde_json::Value;
 
 use sqlx::postgres::PgRow;
+use tokio::time::Instant;
 
 use crate::{
     advice,
@@ -28,17 +29,18 @@ use crate::{
     connection::Server,
     credential::{Address, random_password},
     error::Failure,
-    marker, mint,
+    group::Groups,
+    marker,
+    mint::{self, Part},
     quote::{Literal, Sql},
     revoke::{self, column},
     scram,
+    stock::Stock,
 };
 
 /// As many as the server's own verifiers have.
 const ROOT_ITERATIONS: NonZeroU32 = NonZeroU32::new(4_096).unwrap();
 
-/// How often a mint is tried while other transactions are in its way.
-const CONTENTION_TRIES: u32 = 5;
 /// How many roles' ids are remembered.
 const OIDS_MAX: usize = 16_384;
 
@@ -46,7 +48,9 @@ const OIDS_MAX: usize = 16_384;
 pub struct PostgresBackend {
     prefix: HandlePrefix,
     capabilities: Capabilities,
-    server: Server,
+    server: Arc<Server>,
+    groups: Groups,
+    stock: Stock,
     /// The same server over connections of their own for revocations and their proof.
     deaths: Server,
     address: Address,
@@ -81,10 +85,14 @@ impl PostgresBackend {
             ttl_min: skew + Duration::from_secs(1),
             handle_len_max: 63,
         };
+        let server = Arc::new(Server::new(config));
+        let groups = Groups::new(&server, config.connections_max);
         Ok(Self {
             prefix,
             capabilities,
-            server: Server::new(config),
+            server,
+            groups,
+            stock: Stock::default(),
             deaths: Server::for_deaths(config),
             address: Address::of(config),
             database: config.database.clone(),
@@ -99,40 +107,15 @@ impl PostgresBackend {
         &self.server
     }
 
-    async fn create(&self, sql: &Sql) -> Result<i64, Failure> {
-        let mut tries = 1;
-        loop {
-            match self.server.run(sql).await {
-                // All of it was rolled back, so that trying again is no reuse of the name.
-                Err(failure) if failure.is_contention() && tries < CONTENTION_TRIES => tries += 1,
-                Err(failure) => return Err(failure),
-                Ok(rows) => {
-                    let row = rows.last();
-                    let row = row.ok_or(Failure::Survived("the new role has no id"))?;
-                    return column(row, 0);
-                }
-            }
-        }
-    }
-
     /// The verifier of a password with a salt of its own.
     async fn verifier(&self, password: &Secret, iterations: NonZeroU32) -> Result<String, Error> {
         let failed = |what| Error::new(ErrorKind::Unavailable, what);
-        let (_, salt) = random_password(&self.random)
-            .map_err(|_| failed("the operating system has no random numbers"))?;
+        let (_, salt) = random_password(&self.random).map_err(no_random_numbers)?;
         let text = password.clone();
         // Some milliseconds of arithmetic: not on a thread that others wait for.
         let verifier =
             tokio::task::spawn_blocking(move || scram::verifier(text.expose(), &salt, iterations));
         verifier.await.map_err(|_| failed("the verifier was not computed"))
-    }
-
-    async fn password(&self, iterations: NonZeroU32) -> Result<(Secret, String), Error> {
-        let (password, _) = random_password(&self.random).map_err(|_| {
-            Error::new(ErrorKind::Unavailable, "the operating system has no random numbers")
-        })?;
-        let verifier = self.verifier(&password, iterations).await?;
-        Ok((password, verifier))
     }
 
     fn listed(&self, row: &PgRow) -> Result<Option<Listed>, Failure> {
@@ -193,11 +176,12 @@ impl Backend for PostgresBackend {
 
     async fn mint(&self, request: &MintRequest<'_>) -> Result<Credential, Error> {
         let recipe: &Recipe = request.template.inner()?;
-        let (password, verifier) = self.password(recipe.scram_iterations).await?;
+        let (password, verifier) =
+            self.stock.take(recipe.scram_iterations).await.map_err(no_random_numbers)?;
         let doing = "the role could not be created";
-        let sql = mint::message(request, recipe, &verifier, self.skew)
+        let part = Part::new(request, recipe, &verifier, self.skew)
             .map_err(|error| Failure::from(error).into_error(doing))?;
-        let oid = self.create(&sql).await.map_err(|failure| {
+        let oid = self.groups.create(part).await.map_err(|failure| {
             let error = failure.into_error(doing);
             // What is not there at a mint is something that the template names.
             if error.kind() == ErrorKind::NotFound { invalid(error) } else { error }
@@ -218,9 +202,8 @@ impl Backend for PostgresBackend {
     }
 
     async fn verify(&self, doomed: &[Doomed]) -> Result<Vec<Liveness>, Error> {
-        let known: Vec<_> =
-            doomed.iter().map(|one| (&one.handle, self.oids.known(&one.handle))).collect();
-        let left = revoke::alive(&self.deaths, &known)
+        let handles: Vec<&Handle> = doomed.iter().map(|one| &one.handle).collect();
+        let left = revoke::alive(&self.deaths, &self.oids, &handles)
             .await
             .map_err(|failure| failure.into_error("the roles could not be looked for"))?;
         let state = |one: &Doomed| {
@@ -274,6 +257,10 @@ impl Backend for PostgresBackend {
     }
 }
 
+fn no_random_numbers(_: ring::error::Unspecified) -> Error {
+    Error::new(ErrorKind::Unavailable, "the operating system has no random numbers")
+}
+
 fn invalid(error: Error) -> Error {
     Error::new(ErrorKind::Invalid, "the template names what is not there").with_source(error)
 }
@@ -285,14 +272,30 @@ pub(crate) struct Oids(Mutex<Remembered>);
 
 #[derive(Debug, Default)]
 struct Remembered {
-    by_handle: HashMap<Handle, i64>,
+    by_handle: HashMap<Handle, Known>,
     order: VecDeque<Handle>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    oid: i64,
+    /// When we dropped it, while nobody was logged in as it.
+    dropped_at: Option<Instant>,
 }
 
 impl Oids {
     pub(crate) fn remember(&self, handle: &Handle, oid: i64) {
+        self.insert(handle, Known { oid, dropped_at: None });
+    }
+
+    /// Remembers that it was dropped just now.
+    pub(crate) fn dropped(&self, handle: &Handle, oid: i64) {
+        self.insert(handle, Known { oid, dropped_at: Some(Instant::now()) });
+    }
+
+    fn insert(&self, handle: &Handle, known: Known) {
         let mut remembered = self.lock();
-        if remembered.by_handle.insert(handle.clone(), oid).is_none() {
+        if remembered.by_handle.insert(handle.clone(), known).is_none() {
             remembered.order.push_back(handle.clone());
         }
         while remembered.order.len() > OIDS_MAX {
@@ -303,7 +306,11 @@ impl Oids {
     }
 
     pub(crate) fn known(&self, handle: &Handle) -> Option<i64> {
-        self.lock().by_handle.get(handle).copied()
+        self.lock().by_handle.get(handle).map(|known| known.oid)
+    }
+
+    pub(crate) fn dropped_at(&self, handle: &Handle) -> Option<Instant> {
+        self.lock().by_handle.get(handle).and_then(|known| known.dropped_at)
     }
 
     /// The order keeps its entry until it is the oldest; it is bounded all the same.

@@ -10,12 +10,14 @@ mod config;
 mod connection;
 mod credential;
 mod error;
+mod group;
 mod marker;
 mod mint;
 mod quote;
 mod revoke;
 mod scram;
 mod statement;
+mod stock;
 
 pub use backend::PostgresBackend;
 pub use config::{ConfigError, Owned, PostgresConfig, PostgresTemplate, Setting, Tls};

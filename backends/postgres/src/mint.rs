@@ -1,10 +1,10 @@
-//! The message that creates a role.
+//! The message that creates roles.
 //!
 //! Invariant: one message, one transaction, and the server's clock is looked at before the
-//! `CREATE ROLE` and once more at the end, so that a message that was held up on its way, or
-//! by a lock, creates nothing after its deadline.
+//! first `CREATE ROLE` and once more at the end, so that a message that was held up on its way,
+//! or by a lock, creates nothing after the earliest deadline in it.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
 use dayfly_backend_sdk::{Handle, MintRequest, Timestamp};
 
@@ -22,36 +22,106 @@ pub(crate) const STATEMENTS_LOCK: i64 = 0x6461_7966_6c79;
 /// The longest comment on a role.
 const COMMENT_CHARS_MAX: usize = 500;
 
-/// The whole message. Its last row is the new role's oid.
-pub(crate) fn message(
-    request: &MintRequest<'_>,
-    recipe: &Recipe,
-    verifier: &str,
-    skew: Duration,
-) -> Result<Sql, QuoteError> {
-    let name = Ident::handle(request.handle);
-    let guard = deadline_guard(request.mint_deadline.minus(skew))?;
-    let until = instant(request.expires_at.plus(skew))?;
+/// One role of a message.
+pub(crate) struct Part {
+    handle: Handle,
+    /// The latest instant at which it may come into being, by the server's clock.
+    deadline: Timestamp,
+    /// The server repeats them.
+    iterations: NonZeroU32,
+    create: Sql,
+    member_of: Vec<Ident>,
+    statements: Sql,
+}
+
+impl Part {
+    pub(crate) fn new(
+        request: &MintRequest<'_>,
+        recipe: &Recipe,
+        verifier: &str,
+        skew: Duration,
+    ) -> Result<Self, QuoteError> {
+        let name = Ident::handle(request.handle);
+        let until = instant(request.expires_at.plus(skew))?;
+        let mut sql = create(&name, recipe, &until, verifier)?;
+        sql = sql.text("COMMENT ON ROLE ").ident(&name).text(" IS ");
+        sql = sql.literal(&Literal::new(&comment(request))?).text(";\n");
+        for (setting, values) in &recipe.set {
+            sql = sql.text("ALTER ROLE ").ident(&name).text(" SET ");
+            for (at, part) in setting.iter().enumerate() {
+                sql = if at == 0 { sql.ident(part) } else { sql.text(".").ident(part) };
+            }
+            sql = sql.text(" = ").list(values, Sql::literal).text(";\n");
+        }
+        let values = Values::new(request.handle, Some(until));
+        let statements = recipe.statements.iter();
+        Ok(Self {
+            handle: request.handle.clone(),
+            deadline: request.mint_deadline.minus(skew),
+            iterations: recipe.scram_iterations,
+            create: sql,
+            member_of: recipe.member_of.clone(),
+            statements: statements.fold(Sql::new(), |sql, one| one.render(sql, &values)),
+        })
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub(crate) fn iterations(&self) -> u32 {
+        self.iterations.get()
+    }
+
+    /// Whether it has statements of its own, which nobody else's mint should wait for.
+    pub(crate) fn is_unusual(&self) -> bool {
+        !self.statements.is_empty()
+    }
+}
+
+/// The whole message for `parts`. Its last rows are the new roles' names and oids.
+pub(crate) fn message(parts: &[&Part]) -> Result<Sql, QuoteError> {
     let mut sql = Sql::new();
-    if !recipe.statements.is_empty() {
+    if parts.iter().any(|part| part.is_unusual()) {
         // Before the guard: the time spent waiting counts.
         sql = locked(sql);
     }
-    sql = create(sql.then(&guard), &name, recipe, &until, verifier)?;
-    sql = sql.text("COMMENT ON ROLE ").ident(&name).text(" IS ");
-    sql = sql.literal(&Literal::new(&comment(request))?).text(";\n");
-    for (setting, values) in &recipe.set {
-        sql = sql.text("ALTER ROLE ").ident(&name).text(" SET ");
-        for (at, part) in setting.iter().enumerate() {
-            sql = if at == 0 { sql.ident(part) } else { sql.text(".").ident(part) };
+    let earliest = parts.iter().map(|part| part.deadline).min().unwrap_or(Timestamp::EPOCH);
+    let guard = deadline_guard(earliest)?;
+    sql = sql.then(&guard);
+    for part in parts {
+        sql = sql.then(&part.create);
+    }
+    // After all of them: from PostgreSQL 16 on a grant locks the group's role until the end, and
+    // each of the server's own PBKDF2 runs in a `CREATE ROLE`. One group after the other in the
+    // order of their names: whoever locks them in another waits in a circle.
+    let mut members: BTreeMap<&Ident, Vec<&Handle>> = BTreeMap::new();
+    for part in parts {
+        for group in &part.member_of {
+            members.entry(group).or_default().push(&part.handle);
         }
-        sql = sql.text(" = ").list(values, Sql::literal).text(";\n");
     }
-    let values = Values::new(request.handle, Some(until));
-    for statement in &recipe.statements {
-        sql = statement.render(sql, &values);
+    for (group, handles) in members {
+        sql = sql.text("GRANT ").ident(group).text(" TO ");
+        sql = sql.list(handles, |sql, handle| sql.ident(&Ident::handle(handle))).text(";\n");
     }
-    Ok(oid_of(sql.then(&guard), request.handle))
+    for part in parts {
+        sql = sql.then(&part.statements);
+    }
+    let sql = sql.then(&guard);
+    let sql = sql.text("SELECT rolname::pg_catalog.text, oid::pg_catalog.int8 FROM ");
+    Ok(any_name(
+        sql.text("pg_catalog.pg_roles WHERE rolname"),
+        parts.iter().map(|part| &part.handle),
+    ))
+}
+
+/// That what stands before is one of these names. The server takes the index whatever it
+/// knows of the table, and does not weigh each name while it plans, as with `IN`.
+pub(crate) fn any_name<'a>(sql: Sql, names: impl Iterator<Item = &'a Handle>) -> Sql {
+    sql.text(" = ANY (ARRAY(SELECT pg_catalog.unnest(ARRAY[")
+        .list(names, |sql, name| sql.literal(&Literal::handle(name)))
+        .text("]::pg_catalog.name[])))")
 }
 
 /// Moves a role's expiry.
@@ -70,13 +140,12 @@ pub(crate) fn locked(sql: Sql) -> Sql {
 }
 
 fn create(
-    sql: Sql,
     name: &Ident,
     recipe: &Recipe,
     until: &Literal,
     verifier: &str,
 ) -> Result<Sql, QuoteError> {
-    let mut sql = sql
+    let sql = Sql::new()
         .text("CREATE ROLE ")
         .ident(name)
         .text(" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS INHERIT")
@@ -86,9 +155,6 @@ fn create(
         .literal(until)
         .text(" PASSWORD ")
         .literal(&Literal::new(verifier)?);
-    if !recipe.member_of.is_empty() {
-        sql = sql.text(" IN ROLE ").list(&recipe.member_of, Sql::ident);
-    }
     Ok(sql.text(";\n"))
 }
 
@@ -100,11 +166,6 @@ fn deadline_guard(deadline: Timestamp) -> Result<Sql, QuoteError> {
         .text("::pg_catalog.timestamptz THEN RAISE EXCEPTION USING ERRCODE = 'DF001',")
         .text(" MESSAGE = 'the mint deadline has passed'; END IF; END")
         .as_block()
-}
-
-fn oid_of(sql: Sql, handle: &Handle) -> Sql {
-    sql.text("SELECT oid::pg_catalog.int8 FROM pg_catalog.pg_roles WHERE rolname = ")
-        .literal(&Literal::handle(handle))
 }
 
 fn instant(at: Timestamp) -> Result<Literal, QuoteError> {

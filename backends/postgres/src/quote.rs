@@ -23,7 +23,7 @@ pub enum QuoteError {
 }
 
 /// A name, quoted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ident(String);
 
 impl Ident {
@@ -81,6 +81,11 @@ impl Sql {
     /// Nothing yet.
     pub(crate) fn new() -> Self {
         Self::default()
+    }
+
+    /// Whether nothing was appended.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Appends text of ours.

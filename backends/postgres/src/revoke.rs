@@ -6,7 +6,9 @@
 //! halves, so that one bad role delays no other.
 //!
 //! Where nobody is logged in, the drop is its own fence: nothing is there that would have to
-//! end first. The server refuses it if anything is, and then the long way is gone.
+//! end first. One message looks and drops; the server refuses it if one of them owns anything,
+//! and then all go the long way. Such a death is proven by [`alive`], which waits for logins that
+//! were under way.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,8 +24,8 @@ use crate::{
     config::{EndPlan, Owned},
     connection::Server,
     error::Failure,
-    mint::locked,
-    quote::{Ident, Literal, Sql},
+    mint::{any_name, locked},
+    quote::{Ident, Sql},
     statement::{Statement, Values},
 };
 
@@ -44,8 +46,11 @@ pub(crate) async fn revoke(
 ) -> Vec<Revocation> {
     let mut batch = Batch::new(server, doomed);
     let ended = async {
+        batch.drop_idle(oids).await?;
+        if batch.targets.iter().all(|target| target.dropped) {
+            return Ok(());
+        }
         batch.locate(oids).await?;
-        batch.drop_idle().await;
         batch.fence().await;
         batch.end_sessions(patience).await;
         batch.hand_over().await;
@@ -58,8 +63,27 @@ pub(crate) async fn revoke(
     }
 }
 
-/// The roles and sessions that are left of `handles`, with the ids that we remember.
+/// The roles and sessions that are left of `handles`. One that was dropped just now is looked at
+/// when a login that was past its checks by then can be seen.
 pub(crate) async fn alive(
+    server: &Server,
+    oids: &Oids,
+    handles: &[&Handle],
+) -> Result<BTreeSet<String>, Failure> {
+    let dropped = handles.iter().filter_map(|handle| oids.dropped_at(handle)).max();
+    if let Some(at) = dropped {
+        tokio::time::sleep_until(at + LOGIN_MAX).await;
+    }
+    let known: Vec<_> = handles.iter().map(|handle| (*handle, oids.known(handle))).collect();
+    let left = look(server, &known).await?;
+    for handle in handles.iter().filter(|handle| !left.contains(handle.as_str())) {
+        oids.forget(handle);
+    }
+    Ok(left)
+}
+
+/// The same at once, with the ids that are given.
+async fn look(
     server: &Server,
     handles: &[(&Handle, Option<i64>)],
 ) -> Result<BTreeSet<String>, Failure> {
@@ -89,15 +113,7 @@ fn what_is_left(handles: &[(&Handle, Option<i64>)]) -> Sql {
     any_id(sql.text(" FROM pg_catalog.pg_stat_activity WHERE usesysid"), known())
 }
 
-/// That what stands before is one of these names. The server takes the index whatever it
-/// knows of the table, and does not weigh each name while it plans, as with `IN`.
-fn any_name<'a>(sql: Sql, names: impl Iterator<Item = &'a Handle>) -> Sql {
-    sql.text(" = ANY (ARRAY(SELECT pg_catalog.unnest(ARRAY[")
-        .list(names, |sql, name| sql.literal(&Literal::handle(name)))
-        .text("]::pg_catalog.name[])))")
-}
-
-/// The same with ids.
+/// As [`any_name`], with ids.
 fn any_id(sql: Sql, ids: impl Iterator<Item = i64>) -> Sql {
     sql.text(" = ANY (ARRAY(SELECT pg_catalog.unnest(ARRAY[")
         .list(ids, Sql::number)
@@ -127,8 +143,33 @@ fn termination(targets: &[&Target]) -> Sql {
         .text(")")
 }
 
+/// Drops those of them that nobody is logged in as, and undoes it if somebody is by then. First
+/// come the names and ids of all that were there, at last the names of those that still are.
+fn drop_unused(targets: &[&Target]) -> Result<Sql, Failure> {
+    let named = |sql: Sql| {
+        any_name(sql.text(" WHERE rolname"), targets.iter().map(|target| &target.handle))
+    };
+    let body = Sql::new()
+        .text("DECLARE names pg_catalog.text; ids pg_catalog.oid[]; BEGIN")
+        .text(" SELECT pg_catalog.string_agg(pg_catalog.quote_ident(rolname), ', '),")
+        .text(" pg_catalog.array_agg(oid) INTO names, ids FROM pg_catalog.pg_roles");
+    let body = named(body)
+        .text(" AND oid <> ALL (ARRAY(SELECT usesysid FROM pg_catalog.pg_stat_activity")
+        .text(" WHERE usesysid IS NOT NULL));")
+        .text(" IF names IS NULL THEN RETURN; END IF; EXECUTE 'DROP ROLE ' || names;")
+        // Within a transaction the view answers as it did before.
+        .text(" PERFORM pg_catalog.pg_stat_clear_snapshot();")
+        .text(" IF EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE usesysid = ANY (ids))")
+        .text(" THEN RAISE EXCEPTION USING ERRCODE = 'DF002', MESSAGE = 'a session is open';")
+        .text(" END IF; END");
+    let sql = Sql::new().text("SELECT rolname::pg_catalog.text, oid::pg_catalog.int8");
+    let sql = named(sql.text(" FROM pg_catalog.pg_roles")).text(";\n").then(&body.as_block()?);
+    let sql = sql.text("SELECT rolname::pg_catalog.text FROM pg_catalog.pg_roles");
+    Ok(named(sql))
+}
+
 /// Drops them, and undoes it if one has a session by then.
-fn drop_unused(sql: Sql, targets: &[&Target]) -> Result<Sql, Failure> {
+fn drop_ended(sql: Sql, targets: &[&Target]) -> Result<Sql, Failure> {
     let guard = Sql::new()
         .text("BEGIN IF EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE usesysid IN (")
         .list(targets.iter().filter_map(|target| target.oid), Sql::number)
@@ -159,8 +200,8 @@ struct Target {
     statements: Vec<Statement>,
     oid: Option<i64>,
     exists: bool,
-    /// Nobody was logged in as it when we looked.
-    idle: bool,
+    /// Dropped while nobody was logged in as it.
+    dropped: bool,
     failure: Option<Failure>,
 }
 
@@ -184,7 +225,7 @@ impl Target {
             statements,
             oid: None,
             exists: false,
-            idle: false,
+            dropped: false,
             failure,
         }
     }
@@ -205,26 +246,21 @@ impl<'a> Batch<'a> {
         Self { server, targets: doomed.iter().map(Target::new).collect() }
     }
 
-    /// Which of them exist, under which id, and whether anybody is logged in as one. The id
-    /// outlives the name.
+    /// Which of the others exist, under which id. The id outlives the name.
     async fn locate(&mut self, oids: &Oids) -> Result<(), Failure> {
-        if self.targets.is_empty() {
-            return Ok(());
-        }
         let sql = Sql::new()
-            .text("SELECT rolname::pg_catalog.text, oid::pg_catalog.int8, oid = ANY (ARRAY(")
-            .text("SELECT usesysid FROM pg_catalog.pg_stat_activity WHERE usesysid IS NOT NULL))")
+            .text("SELECT rolname::pg_catalog.text, oid::pg_catalog.int8")
             .text(" FROM pg_catalog.pg_roles WHERE rolname");
-        let sql = any_name(sql, self.targets.iter().map(|target| &target.handle));
+        let others = self.targets.iter_mut().filter(|target| !target.dropped);
+        let mut others: Vec<&mut Target> = others.collect();
+        let sql = any_name(sql, others.iter().map(|target| &target.handle));
         let mut found = BTreeMap::new();
         for row in self.server.run(&sql).await? {
-            let state = (column::<i64>(&row, 1)?, column::<bool>(&row, 2)?);
-            found.insert(column::<String>(&row, 0)?, state);
+            found.insert(column::<String>(&row, 0)?, column::<i64>(&row, 1)?);
         }
-        for target in &mut self.targets {
-            let (oid, used) = found.get(target.handle.as_str()).copied().unzip();
+        for target in &mut others {
+            let oid = found.get(target.handle.as_str()).copied();
             target.exists = oid.is_some();
-            target.idle = used == Some(false);
             target.oid = oid.or_else(|| oids.known(&target.handle));
             if let Some(oid) = oid {
                 oids.remember(&target.handle, oid);
@@ -234,31 +270,39 @@ impl<'a> Batch<'a> {
     }
 
     /// Most roles have no session and own nothing when they end: a quarter of the server's
-    /// work, which counts when very many are due. One that does makes the server refuse all
-    /// of the message, and nothing of it has happened.
-    async fn drop_idle(&mut self) {
-        let chosen =
-            self.those(|target| target.stands() && target.idle && target.statements.is_empty());
+    /// work, which counts when very many are due. One that does own something makes the server
+    /// refuse all of the message, and nothing of it has happened.
+    async fn drop_idle(&mut self, oids: &Oids) -> Result<(), Failure> {
+        let chosen = self.those(|target| target.failure.is_none() && target.statements.is_empty());
         let targets: Vec<&Target> = chosen.iter().filter_map(|at| self.targets.get(*at)).collect();
         if targets.is_empty() {
-            return;
+            return Ok(());
         }
-        let answer = match drop_unused(Sql::new(), &targets) {
-            Ok(sql) => self.server.run(&sql).await,
-            Err(failure) => Err(failure),
-        };
-        match answer {
-            Ok(_) => {
-                for at in chosen {
-                    if let Some(target) = self.targets.get_mut(at) {
-                        target.exists = false;
-                    }
-                }
-                tokio::time::sleep(LOGIN_MAX).await;
+        let rows = match self.server.run(&drop_unused(&targets)?).await {
+            Ok(rows) => rows,
+            Err(failure) if failure.is_rolled_back() => return Ok(()),
+            Err(failure @ Failure::Connect { .. }) => return Err(failure),
+            Err(failure) => {
+                self.note(&chosen, &failure);
+                return Ok(());
             }
-            Err(failure) if failure.is_rolled_back() => {}
-            Err(failure) => self.note(&chosen, &failure),
+        };
+        let (mut found, mut left) = (BTreeMap::new(), BTreeSet::new());
+        for row in &rows {
+            match row.len() {
+                1 => drop(left.insert(column::<String>(row, 0)?)),
+                _ => drop(found.insert(column::<String>(row, 0)?, column::<i64>(row, 1)?)),
+            }
         }
+        for at in chosen {
+            let Some(target) = self.targets.get_mut(at) else { continue };
+            let name = target.handle.as_str();
+            if let Some(oid) = found.get(name).filter(|_| !left.contains(name)) {
+                oids.dropped(&target.handle, *oid);
+                target.dropped = true;
+            }
+        }
+        Ok(())
     }
 
     /// No new login, whatever else goes wrong. Whoever is no superuser needs membership in a
@@ -290,9 +334,7 @@ impl<'a> Batch<'a> {
     async fn end_sessions(&mut self, patience: Duration) {
         let mut waited = Duration::ZERO;
         let mut pause = LOOK_AGAIN_MIN;
-        // What was dropped while nobody was logged in is looked at by what comes after.
-        let mut chosen =
-            self.those(|target| target.oid.is_some() && (target.exists || !target.idle));
+        let mut chosen = self.those(|target| target.oid.is_some());
         while !chosen.is_empty() {
             let rows = self.each(&chosen, None, |targets| Ok(termination(targets))).await;
             let open: BTreeSet<i64> = rows.iter().filter_map(|row| row.try_get(0).ok()).collect();
@@ -333,7 +375,7 @@ impl<'a> Batch<'a> {
                     sql = statement.render(sql, &values);
                 }
             }
-            drop_unused(sql, targets)
+            drop_ended(sql, targets)
         })
         .await;
     }
@@ -343,9 +385,8 @@ impl<'a> Batch<'a> {
     async fn verify(&mut self, oids: &Oids, patience: Duration) -> Result<(), Failure> {
         let mut left = self.left().await?;
         let mut late = false;
-        for target in &mut self.targets {
+        for target in &self.targets {
             if target.failure.is_none() && left.contains(target.handle.as_str()) {
-                target.idle = false;
                 late = true;
             }
         }
@@ -353,7 +394,7 @@ impl<'a> Batch<'a> {
             self.end_sessions(patience).await;
             left = self.left().await?;
         }
-        for target in &mut self.targets {
+        for target in self.targets.iter_mut().filter(|target| !target.dropped) {
             if !left.contains(target.handle.as_str()) {
                 target.failure = None;
                 oids.forget(&target.handle);
@@ -365,9 +406,9 @@ impl<'a> Batch<'a> {
     }
 
     async fn left(&self) -> Result<BTreeSet<String>, Failure> {
-        let handles: Vec<_> =
-            self.targets.iter().map(|target| (&target.handle, target.oid)).collect();
-        alive(self.server, &handles).await
+        let others = self.targets.iter().filter(|target| !target.dropped);
+        let handles: Vec<_> = others.map(|target| (&target.handle, target.oid)).collect();
+        look(self.server, &handles).await
     }
 
     fn outcome(self) -> Vec<Revocation> {

@@ -719,9 +719,10 @@ async fn mints_at_once_do_not_trip_over_each_other() {
     assert!(outcome.iter().all(|one| matches!(one, Revocation::Gone)), "{outcome:?}");
 }
 
-/// A caller that gives up leaves no half-read answer to the next one.
+/// A caller that gives up takes nobody's answer with it: the message goes on to its end, and the
+/// next one has the connection after it, with its own rows.
 #[tokio::test]
-async fn a_cancelled_request_takes_its_connection_with_it() {
+async fn who_gives_up_a_mint_spoils_no_other() {
     let service = Service::start(ACCOUNT).await;
     let config = PostgresConfig { connections_max: 1, ..service.config.clone() };
     let backend = PostgresBackend::new(&config).unwrap();
@@ -750,15 +751,80 @@ async fn a_cancelled_request_takes_its_connection_with_it() {
         minted = backend.mint(&request) => panic!("nobody waited for it: {minted:?}"),
         pid = seen => pid,
     };
-    // The only connection is not handed on: this runs over a new one, and sees its own rows.
     let listed = backend.list(None, 10).await.unwrap();
     assert!(listed.credentials.iter().all(|one| one.handle == handle));
-    tokio::time::sleep(Duration::from_millis(2_200)).await;
+    let next = service.handle(2);
+    let template = backend.template(&json!({ "member_of": ["readers"] })).unwrap();
+    let minted = backend.mint(&MintRequest { handle: &next, template: &template, ..request }).await;
+    let credential = minted.unwrap();
+    assert!(login_works(&credential).await, "{next}");
     let open = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}");
-    assert_eq!(service.count(&open).await, 0, "the connection of the cancelled request is closed");
-    let doomed = Doomed::new(handle, template.plan().clone());
-    service.end(&doomed).await.unwrap();
-    assert_eq!(service.liveness(&doomed).await, Liveness::Gone);
+    assert_eq!(service.count(&open).await, 1, "the connection is still good");
+    let doomed = [&handle, &next].map(|one| Doomed::new(one.clone(), template.plan().clone()));
+    for one in &doomed {
+        service.end(one).await.unwrap();
+        assert_eq!(service.liveness(one).await, Liveness::Gone);
+    }
+}
+
+/// Many at once go together, and each has its own answer: the poisoned ones an error each, the
+/// others a role that works, and nobody who gave up has one.
+#[tokio::test]
+async fn a_group_answers_each_of_its_mints() {
+    let service = Service::start(ACCOUNT).await;
+    let config = PostgresConfig { connections_max: 2, ..service.config.clone() };
+    let backend = Arc::new(PostgresBackend::new(&config).unwrap());
+    let now = service.now().await;
+    let good = json!({ "member_of": ["readers"], "scram_iterations": 1 });
+    let plain = json!({ "scram_iterations": 4_096, "set": { "statement_timeout": "3s" } });
+    let missing = json!({ "member_of": ["nobody_has_made_it"], "scram_iterations": 1 });
+    let mut mints = tokio::task::JoinSet::new();
+    for lease in 1..=60_u128 {
+        let raw = match lease % 10 {
+            3 => missing.clone(),
+            6 => plain.clone(),
+            _ => good.clone(),
+        };
+        let backend = Arc::clone(&backend);
+        // Twenty comes too late, and thirty's name is taken by thirty-one.
+        let late = lease == 20;
+        let handle = service.handle(if lease == 30 { 31 } else { lease });
+        mints.spawn(async move {
+            let template = backend.template(&raw).unwrap();
+            let within = if late { Duration::ZERO } else { Duration::from_secs(30) };
+            let request = MintRequest {
+                handle: &handle,
+                template: &template,
+                expires_at: now.plus(Duration::from_mins(1)),
+                mint_deadline: now.plus(within),
+                principal: "ci",
+                lease: "lse_1",
+            };
+            (lease, handle.clone(), backend.mint(&request).await)
+        });
+    }
+    let mut taken = Vec::new();
+    for (lease, handle, minted) in mints.join_all().await {
+        match (lease, minted) {
+            (30 | 31, minted) => taken.push(minted.map_err(|error| error.kind())),
+            (20, minted) => assert_eq!(minted.unwrap_err().kind(), ErrorKind::Unavailable),
+            (lease, Err(error)) => {
+                assert_eq!((lease % 10, error.kind()), (3, ErrorKind::Invalid), "{error:?}");
+            }
+            (_, Ok(credential)) => {
+                assert_ne!(lease % 10, 3, "{handle}");
+                assert!(login_works(&credential).await, "{handle}");
+            }
+        }
+    }
+    assert_eq!(taken.iter().filter(|minted| minted.is_ok()).count(), 1);
+    assert!(taken.iter().any(|minted| matches!(minted, Err(ErrorKind::Conflict))), "{taken:?}");
+    // 60, without the six that name what is not there, the late one and one of the two.
+    let prefix = &service.config.prefix;
+    let roles = format!("SELECT count(*) FROM pg_roles WHERE starts_with(rolname, '{prefix}')");
+    let members = format!("{roles} AND pg_has_role(rolname, 'readers', 'member')");
+    assert_eq!(service.count(&roles).await, 52);
+    assert_eq!(service.count(&members).await, 46, "six have no group");
 }
 
 #[tokio::test]
