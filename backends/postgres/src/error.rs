@@ -86,6 +86,11 @@ impl Failure {
         matches!(self, Self::Server { .. })
     }
 
+    /// Whether a role that was to be dropped has a session.
+    pub(crate) fn is_session_open(&self) -> bool {
+        matches!(self, Self::Server { code, .. } if code == SESSION_OPEN)
+    }
+
     /// Whether the login itself was refused.
     pub(crate) fn is_login_refused(&self) -> bool {
         matches!(self, Self::Connect { refused: true, .. })

@@ -1,8 +1,8 @@
 //! The message that creates roles.
 //!
-//! Invariant: one message, one transaction, and the server's clock is looked at before the
-//! first `CREATE ROLE` and once more at the end, so that a message that was held up on its way,
-//! or by a lock, creates nothing after the earliest deadline in it.
+//! Invariant: one message, one transaction, and the server's clock is looked at after all that
+//! can take time, so that a message that was held up on its way, or by a lock, creates nothing
+//! after the earliest deadline in it.
 
 use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 
@@ -83,12 +83,8 @@ impl Part {
 pub(crate) fn message(parts: &[&Part]) -> Result<Sql, QuoteError> {
     let mut sql = Sql::new();
     if parts.iter().any(|part| part.is_unusual()) {
-        // Before the guard: the time spent waiting counts.
         sql = locked(sql);
     }
-    let earliest = parts.iter().map(|part| part.deadline).min().unwrap_or(Timestamp::EPOCH);
-    let guard = deadline_guard(earliest)?;
-    sql = sql.then(&guard);
     for part in parts {
         sql = sql.then(&part.create);
     }
@@ -108,7 +104,8 @@ pub(crate) fn message(parts: &[&Part]) -> Result<Sql, QuoteError> {
     for part in parts {
         sql = sql.then(&part.statements);
     }
-    let sql = sql.then(&guard);
+    let earliest = parts.iter().map(|part| part.deadline).min().unwrap_or(Timestamp::EPOCH);
+    let sql = sql.then(&deadline_guard(earliest)?);
     let sql = sql.text("SELECT rolname::pg_catalog.text, oid::pg_catalog.int8 FROM ");
     Ok(any_name(
         sql.text("pg_catalog.pg_roles WHERE rolname"),

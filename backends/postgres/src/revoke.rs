@@ -143,6 +143,24 @@ fn termination(targets: &[&Target]) -> Sql {
         .text(")")
 }
 
+/// Drops all of them, and undoes it if somebody is logged in as one: as a role that is no more.
+/// What other people have dropped under a session makes this refuse as well. It has the names and
+/// ids of those that were there.
+fn drop_all(targets: &[&Target]) -> Result<Sql, Failure> {
+    let guard = Sql::new()
+        .text("BEGIN IF EXISTS (SELECT FROM pg_catalog.pg_stat_activity s")
+        .text(" WHERE s.usesysid IS NOT NULL AND NOT EXISTS")
+        .text(" (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = s.usesysid))")
+        .text(" THEN RAISE EXCEPTION USING ERRCODE = 'DF002', MESSAGE = 'a session is open';")
+        .text(" END IF; END");
+    let sql = Sql::new().text("SELECT rolname::pg_catalog.text, oid::pg_catalog.int8");
+    let sql = sql.text(" FROM pg_catalog.pg_roles WHERE rolname");
+    let sql = any_name(sql, targets.iter().map(|target| &target.handle));
+    let sql = sql.text(";\nDROP ROLE IF EXISTS ");
+    let sql = sql.list(targets, |sql, target| sql.ident(&target.name)).text(";\n");
+    Ok(sql.then(&guard.as_block()?))
+}
+
 /// Drops those of them that nobody is logged in as, and undoes it if somebody is by then. First
 /// come the names and ids of all that were there, at last the names of those that still are.
 fn drop_unused(targets: &[&Target]) -> Result<Sql, Failure> {
@@ -278,7 +296,14 @@ impl<'a> Batch<'a> {
         if targets.is_empty() {
             return Ok(());
         }
-        let rows = match self.server.run(&drop_unused(&targets)?).await {
+        let mut answer = self.server.run(&drop_all(&targets)?).await;
+        if let Err(failure) = &answer
+            && failure.is_session_open()
+            && targets.len() > 1
+        {
+            answer = self.server.run(&drop_unused(&targets)?).await;
+        }
+        let rows = match answer {
             Ok(rows) => rows,
             Err(failure) if failure.is_rolled_back() => return Ok(()),
             Err(failure @ Failure::Connect { .. }) => return Err(failure),
