@@ -2,21 +2,33 @@
 
 use dayfly_backend_sdk::Error;
 
-use crate::{connection::Link, quote::Sql, revoke::text};
+use crate::{
+    connection::Link,
+    quote::{Literal, Sql},
+    revoke::{column, text},
+};
 
-pub(crate) async fn advice(link: &Link) -> Result<Vec<String>, Error> {
+pub(crate) async fn advice(link: &Link, account_host: &Literal) -> Result<Vec<String>, Error> {
     let doing = "the server could not be asked about our account";
     let failed = |failure: crate::error::Failure| failure.into_error(doing);
     let mut advice = Vec::new();
+    // The more exact host comes first, and only at the same host the name.
     let anonymous = Sql::new()
-        .text("SELECT CONVERT(Host USING utf8mb4) FROM mysql.user WHERE User = ''")
-        .text(" AND Host <> ''");
+        .text("SELECT CONVERT(Host USING utf8mb4), CAST(Host IN ('%', ")
+        .literal(account_host)
+        .text(") AS SIGNED) FROM mysql.user WHERE User = '' AND Host <> ''");
     for row in link.run(&anonymous).await.map_err(failed)? {
-        advice.push(format!(
-            "the anonymous account ''@'{}' is taken before any of ours by whoever comes from \
-             there: drop it",
-            text(&row, 0).map_err(failed)?
-        ));
+        let host = text(&row, 0).map_err(failed)?;
+        advice.push(match column::<i64>(&row, 1).map_err(failed)? {
+            0 => format!(
+                "the anonymous account ''@'{host}' is taken before any of ours by whoever comes \
+                 from there: drop it"
+            ),
+            _ => format!(
+                "the anonymous account ''@'{host}' answers for every account that is not there, \
+                 those of ours that have ended included: drop it"
+            ),
+        });
     }
     let grants = link.run(&Sql::new().text("SHOW GRANTS")).await.map_err(failed)?;
     for row in grants {

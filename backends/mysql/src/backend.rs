@@ -11,17 +11,18 @@ use dayfly_backend_sdk::{
     HandlePrefix, Listed, Listing, Liveness, Marker, MintRequest, RenewRequest, Revocation, Secret,
     Template,
 };
-use ring::rand::SystemRandom;
 use serde_json::Value;
 
 use crate::{
     advice,
+    authentication::Authentication,
     config::{ConfigError, HANDLE_LEN_MAX, MysqlConfig, Server},
     connection::Link,
-    credential::{Address, random_password},
+    credential::Address,
     error::Failure,
-    hash, marker,
+    marker,
     mint::{self, Order},
+    password::Passwords,
     quote::{Literal, QuoteError, Sql},
     revoke::{self, column, text},
     template::{MysqlTemplate, Recipe},
@@ -39,7 +40,7 @@ pub struct MysqlBackend {
     address: Address,
     early: Duration,
     patience: Duration,
-    random: SystemRandom,
+    passwords: Passwords,
 }
 
 impl MysqlBackend {
@@ -76,37 +77,12 @@ impl MysqlBackend {
             address: Address::of(config),
             early,
             patience: Duration::from_millis(u64::from(config.session_end_timeout_ms)),
-            random: SystemRandom::new(),
+            passwords: Passwords::new(),
         })
     }
 
     pub(crate) fn link(&self) -> &Link {
         &self.link
-    }
-
-    async fn password(&self) -> Result<(Secret, String), Error> {
-        let (password, _) = self.random()?;
-        let hash = self.hash(&password).await?;
-        Ok((password, hash))
-    }
-
-    fn random(&self) -> Result<(Secret, [u8; hash::SALT_LEN]), Error> {
-        random_password(&self.random).map_err(|_| {
-            Error::new(ErrorKind::Unavailable, "the operating system has no random numbers")
-        })
-    }
-
-    /// What the server is told of a password.
-    async fn hash(&self, password: &Secret) -> Result<String, Error> {
-        if self.server == Server::Mariadb {
-            return Ok(hash::native(password.expose()));
-        }
-        let (_, salt) = self.random()?;
-        let plain = password.clone();
-        // Some milliseconds of arithmetic: not on a thread that others wait for.
-        let hash =
-            tokio::task::spawn_blocking(move || hash::caching_sha2(plain.expose(), &salt)).await;
-        hash.map_err(|_| Error::new(ErrorKind::Unavailable, "the hash was not computed"))
     }
 
     /// Accounts of ours, and those that are gone and have a session: a login that had begun
@@ -128,6 +104,18 @@ impl MysqlBackend {
             .text(" ORDER BY name LIMIT ")
             .number(u64::from(limit) + 1))
     }
+}
+
+/// Why there is no account. 1524: a plugin that `IDENTIFIED VIA` names is not loaded; of those
+/// that we name, only this one can be missing.
+fn uncreated(failure: Failure) -> Error {
+    let doing = if matches!(failure, Failure::Server { number: 1524, .. }) {
+        "the account could not be created: the server has no plugin `ed25519` until it is told \
+         `INSTALL SONAME 'auth_ed25519'`"
+    } else {
+        "the account could not be created"
+    };
+    failure.into_error(doing)
 }
 
 impl fmt::Debug for MysqlBackend {
@@ -156,8 +144,7 @@ impl Backend for MysqlBackend {
 
     async fn mint(&self, request: &MintRequest<'_>) -> Result<Credential, Error> {
         let recipe: &Recipe = request.template.inner()?;
-        let (password, hash) = self.password().await?;
-        let failed = |failure: Failure| failure.into_error("the account could not be created");
+        let (password, hash) = self.passwords.make(&self.link, recipe.authentication).await?;
         let order = Order {
             recipe,
             hash: &hash,
@@ -165,15 +152,15 @@ impl Backend for MysqlBackend {
             server: self.server,
             early: self.early,
         };
-        let sql = mint::message(request, &order).map_err(|error| failed(error.into()))?;
-        let rows = self.link.run(&sql).await.map_err(failed)?;
-        let row = rows.last().ok_or_else(|| failed(Failure::Late))?;
-        let said = |index| column::<Option<i64>>(row, index).map_err(failed);
+        let sql = mint::message(request, &order).map_err(|error| uncreated(error.into()))?;
+        let rows = self.link.run(&sql).await.map_err(uncreated)?;
+        let row = rows.last().ok_or_else(|| uncreated(Failure::Late))?;
+        let said = |index| column::<Option<i64>>(row, index).map_err(uncreated);
         if said(0)? != Some(1) {
-            return Err(failed(Failure::Minting));
+            return Err(uncreated(Failure::Minting));
         }
         if said(1)? != Some(1) {
-            return Err(failed(Failure::Late));
+            return Err(uncreated(Failure::Late));
         }
         Ok(self.address.credential(request.handle, password, recipe.database.as_deref()))
     }
@@ -238,7 +225,9 @@ impl Backend for MysqlBackend {
     /// On MySQL the account then has the plugin that minted ones have, whichever it had before.
     async fn rotate_root(&self, new: &Secret) -> Result<(), Error> {
         let failed = |failure: Failure| failure.into_error("our password could not be changed");
-        let hash = Literal::new(&self.hash(new).await?).map_err(|error| failed(error.into()))?;
+        let usual = Authentication::usual(self.server);
+        let hash = self.passwords.hash(&self.link, new, usual).await?;
+        let hash = Literal::new(&hash).map_err(|error| failed(error.into()))?;
         let change = match self.server {
             Server::Mysql => "ALTER USER CURRENT_USER() IDENTIFIED WITH caching_sha2_password AS ",
             // Of `CURRENT_USER()`, MariaDB takes the hash in `ALTER USER` for a password.
@@ -249,7 +238,7 @@ impl Backend for MysqlBackend {
     }
 
     async fn advice(&self) -> Result<Vec<String>, Error> {
-        advice::advice(&self.link).await
+        advice::advice(&self.link, &self.account_host).await
     }
 
     async fn canary(&self, handle: &Handle, template: &Template) -> CanaryReport {

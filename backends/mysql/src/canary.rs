@@ -3,7 +3,16 @@
 use async_trait::async_trait;
 use dayfly_backend_sdk::{Credential, Error, ErrorKind, Probe, Timestamp, Unusable};
 
-use crate::{backend::MysqlBackend, quote::Sql, revoke::column};
+use crate::{
+    backend::MysqlBackend,
+    connection::Login,
+    error::Failure,
+    hash,
+    quote::{Literal, Sql},
+    revoke::{column, text},
+};
+
+const UNKNOWN: &str = "whether the credential can log in is not known";
 
 #[async_trait]
 impl Probe for MysqlBackend {
@@ -21,14 +30,36 @@ impl Probe for MysqlBackend {
 
     async fn try_use(&self, credential: &Credential) -> Result<(), Unusable> {
         let field = |name| credential.field(name).unwrap_or_default();
-        let tried = self.link().try_login(field("username"), field("password")).await;
-        tried.map_err(|failure| {
-            if failure.is_login_refused() {
-                Unusable::Refused(failure.into_error("the credential cannot log in"))
-            } else {
-                let doing = "whether the credential can log in is not known";
-                Unusable::Unknown(failure.into_error(doing))
+        let (username, password) = (field("username"), field("password"));
+        match self.link().try_login(username, password).await {
+            Ok(Login::Done) => Ok(()),
+            Ok(Login::Unspoken) => self.compare(username, password).await,
+            Err(failure) if failure.is_login_refused() => {
+                Err(Unusable::Refused(failure.into_error("the credential cannot log in")))
             }
-        })
+            Err(failure) => Err(Unusable::Unknown(failure.into_error(UNKNOWN))),
+        }
+    }
+}
+
+impl MysqlBackend {
+    /// In place of a login that the driver cannot finish: whether the server has the account
+    /// with the key of this password. The server asks for the same proof in the name of an
+    /// account that is not there, so as not to say which are.
+    async fn compare(&self, username: &str, password: &str) -> Result<(), Unusable> {
+        let unknown = |failure: Failure| Unusable::Unknown(failure.into_error(UNKNOWN));
+        let name = Literal::new(username).map_err(|error| unknown(error.into()))?;
+        let sql = Sql::new()
+            .text("SELECT CONVERT(authentication_string USING utf8mb4) FROM mysql.user")
+            .text(" WHERE plugin = 'ed25519' AND User = ")
+            .literal(&name);
+        let key = hash::ed25519(password);
+        for row in self.link().run(&sql).await.map_err(unknown)? {
+            if text(&row, 0).map_err(unknown)? == key {
+                return Ok(());
+            }
+        }
+        let refused = Error::new(ErrorKind::Denied, "the server has no such account with this key");
+        Err(Unusable::Refused(refused))
     }
 }

@@ -88,7 +88,7 @@ pub enum Server {
     /// MySQL 8.0 and later: `caching_sha2_password`.
     #[default]
     Mysql,
-    /// MariaDB 10.5 and later: `mysql_native_password`.
+    /// MariaDB 10.5 and later: `mysql_native_password`, or `ed25519` where a role says so.
     Mariadb,
 }
 

@@ -86,7 +86,14 @@ impl Link {
     /// One connection for several messages. The numbers of connections are one server's, and
     /// behind a balancer another connection could be another server's.
     pub(crate) async fn open(&self) -> Result<Open<'_>, Failure> {
-        let connection = self.pool.acquire().await.map_err(|error| Failure::connect(&error))?;
+        let connection = self.pool.acquire().await.map_err(|error| {
+            if wants_ed25519(&error) {
+                let account = "the server asks our account for `client_ed25519`, which the \
+                               driver does not speak: give it `mysql_native_password`";
+                return Failure::Ours(account.to_owned());
+            }
+            Failure::connect(&error)
+        })?;
         let mut lent = Lent { connection, answered: false };
         if !self.known.load(Ordering::Relaxed) {
             self.know(&mut lent.connection).await?;
@@ -108,16 +115,18 @@ impl Link {
     }
 
     /// Logs in as someone else over the way that we go ourselves, and asks for one row.
-    pub(crate) async fn try_login(&self, username: &str, password: &str) -> Result<(), Failure> {
+    pub(crate) async fn try_login(&self, username: &str, password: &str) -> Result<Login, Failure> {
         let options = self.options.clone().username(username).password(password);
         let connecting = tokio::time::timeout(self.connect_timeout, options.connect());
         let mut connection = match connecting.await {
-            Ok(connected) => connected.map_err(|error| Failure::connect(&error))?,
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) if wants_ed25519(&error) => return Ok(Login::Unspoken),
+            Ok(Err(error)) => return Err(Failure::connect(&error)),
             Err(_) => return Err(Failure::no_connection_in_time()),
         };
         let answer = self.exchange(&mut connection, Sql::new().text("SELECT 1")).await;
         let _ = tokio::time::timeout(GOODBYE, connection.close()).await;
-        answer.map(drop)
+        answer.map(|_| Login::Done)
     }
 
     async fn exchange(
@@ -143,6 +152,19 @@ impl Link {
         let sql = Sql::new().text(mode).text(", SESSION lock_wait_timeout = ");
         sql.number(self.lock_wait_timeout_s).text(";\n")
     }
+}
+
+/// What became of a login that was not refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Login {
+    /// It was let in, and asked.
+    Done,
+    /// The server wants a proof by `client_ed25519`, which the driver does not speak.
+    Unspoken,
+}
+
+fn wants_ed25519(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Protocol(said) if said.contains("client_ed25519"))
 }
 
 fn patience(config: &MysqlConfig) -> Duration {

@@ -4,6 +4,7 @@
 //! computed here, and never the password.
 
 mod advice;
+mod authentication;
 mod backend;
 mod canary;
 mod config;
@@ -13,10 +14,12 @@ mod error;
 mod hash;
 mod marker;
 mod mint;
+mod password;
 mod quote;
 mod revoke;
 mod template;
 
+pub use authentication::Authentication;
 pub use backend::MysqlBackend;
 pub use config::{ConfigError, MysqlConfig, Server, Tls};
 pub use quote::QuoteError;

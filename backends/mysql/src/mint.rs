@@ -11,6 +11,7 @@ use dayfly_backend_sdk::{Handle, MintRequest, Timestamp};
 use time::{OffsetDateTime, macros::format_description};
 
 use crate::{
+    authentication::Authentication,
     config::Server,
     quote::{Literal, QuoteError, Sql},
     template::Recipe,
@@ -55,12 +56,7 @@ pub(crate) fn message(request: &MintRequest<'_>, order: &Order<'_>) -> Result<Sq
         .text(", 0);\n");
     let mut create = account(Sql::new().text("CREATE USER "));
     let hash = Literal::new(order.hash)?;
-    create = match order.server {
-        Server::Mysql => create.text(" IDENTIFIED WITH caching_sha2_password AS ").literal(&hash),
-        Server::Mariadb => {
-            create.text(" IDENTIFIED VIA mysql_native_password USING ").literal(&hash)
-        }
-    };
+    create = create.text(identified(recipe.authentication)).literal(&hash);
     if order.server == Server::Mysql && !recipe.roles.is_empty() {
         create = create.text(" DEFAULT ROLE ").list(&recipe.roles, Sql::literal);
     }
@@ -68,6 +64,9 @@ pub(crate) fn message(request: &MintRequest<'_>, order: &Order<'_>) -> Result<Sq
         create = create.text(" REQUIRE SSL");
     }
     create = create.text(" WITH MAX_USER_CONNECTIONS ").number(recipe.connection_limit);
+    for &(limit, number) in &recipe.hourly {
+        create = create.text(limit).number(number);
+    }
     sql = sql.only_if(&in_time, &create);
     for grant in &recipe.grants {
         let grant = account(Sql::new().text("GRANT ").then(grant).text(" TO "));
@@ -83,6 +82,15 @@ pub(crate) fn message(request: &MintRequest<'_>, order: &Order<'_>) -> Result<Sq
     let sql = sql.text("SET @dayfly_in_time = ").text(IN_TIME);
     let sql = sql.text(";\nDO RELEASE_LOCK(").literal(&lock);
     Ok(sql.text(");\nSELECT CAST(@dayfly_lock AS SIGNED), CAST(@dayfly_in_time AS SIGNED)"))
+}
+
+/// What stands before the hash. The two servers have a grammar each.
+fn identified(authentication: Authentication) -> &'static str {
+    match authentication {
+        Authentication::CachingSha2Password => " IDENTIFIED WITH caching_sha2_password AS ",
+        Authentication::Ed25519 => " IDENTIFIED VIA ed25519 USING ",
+        Authentication::MysqlNativePassword => " IDENTIFIED VIA mysql_native_password USING ",
+    }
 }
 
 /// `2026-11-22 16:07:35.000000`, in UTC.

@@ -3,11 +3,14 @@
 //! Invariant: no template can grant on all databases, on the server's own, the right to grant,
 //! or what makes objects that act as their maker: such objects go on after it.
 
+use std::num::NonZeroU32;
+
 use dayfly_backend_sdk::{Plan, Template};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
+    authentication::Authentication,
     config::{ConfigError, Server},
     quote::{Ident, Literal, QuoteError, Sql},
 };
@@ -24,8 +27,16 @@ pub struct MysqlTemplate {
     pub roles: Vec<String>,
     /// Privileges of its own.
     pub grants: Vec<Grant>,
+    /// How its logins are checked; what is usual at the server when absent.
+    pub authentication: Option<Authentication>,
     /// Sessions at once; the server's own bound when absent.
     pub connection_limit: Option<u16>,
+    /// Logins within an hour; any number when absent.
+    pub connections_per_hour: Option<NonZeroU32>,
+    /// Statements within an hour; any number when absent.
+    pub queries_per_hour: Option<NonZeroU32>,
+    /// Statements that change something within an hour; any number when absent.
+    pub updates_per_hour: Option<NonZeroU32>,
     /// Whether it may log in over TLS only.
     pub require_tls: bool,
     /// The database that the credential names.
@@ -48,6 +59,14 @@ pub struct Grant {
 /// A template that is never minted from.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
+    /// The other server's.
+    #[error("accounts of `server = \"{server}\"` have no `authentication = \"{given}\"`")]
+    Authentication {
+        /// What the template names.
+        given: Authentication,
+        /// What the backend is.
+        server: Server,
+    },
     /// More than an account should have.
     #[error("{0} grants, and 64 are the most")]
     Grants(usize),
@@ -122,7 +141,10 @@ pub(crate) struct Recipe {
     pub(crate) roles: Vec<Literal>,
     /// Each `privileges ON object`.
     pub(crate) grants: Vec<Sql>,
+    pub(crate) authentication: Authentication,
     pub(crate) connection_limit: u64,
+    /// Each `MAX_…_PER_HOUR` and its number.
+    pub(crate) hourly: Vec<(&'static str, u64)>,
     pub(crate) require_tls: bool,
     pub(crate) database: Option<String>,
 }
@@ -152,6 +174,16 @@ impl MysqlTemplate {
         if self.grants.len() > GRANTS_MAX {
             return Err(TemplateError::Grants(self.grants.len()));
         }
+        let authentication = self.authentication.unwrap_or(Authentication::usual(server));
+        if authentication.server() != server {
+            return Err(TemplateError::Authentication { given: authentication, server });
+        }
+        let hourly = [
+            (" MAX_CONNECTIONS_PER_HOUR ", self.connections_per_hour),
+            (" MAX_QUERIES_PER_HOUR ", self.queries_per_hour),
+            (" MAX_UPDATES_PER_HOUR ", self.updates_per_hour),
+        ];
+        let hourly = hourly.into_iter().filter_map(|(limit, most)| Some((limit, most?.get())));
         let role = |name: &String| {
             Ident::new(name)?;
             if name.chars().count() > ROLE_LEN_MAX {
@@ -165,7 +197,9 @@ impl MysqlTemplate {
         Ok(Recipe {
             roles: self.roles.iter().map(role).collect::<Result<_, _>>()?,
             grants: self.grants.iter().map(grant).collect::<Result<_, _>>()?,
+            authentication,
             connection_limit: self.connection_limit.map_or(0, u64::from),
+            hourly: hourly.map(|(limit, most)| (limit, u64::from(most))).collect(),
             require_tls: self.require_tls,
             database: self.database,
         })
@@ -256,9 +290,33 @@ mod tests {
             (json!({ "roles": ["a\0"] }), "cannot be used"),
             (json!({ "database": "a".repeat(65) }), "cannot be used"),
             (json!({ "role": "a" }), "cannot be read"),
+            (json!({ "authentication": "sha256_password" }), "cannot be read"),
+            (json!({ "authentication": "caching_sha2_password" }), "have no `authentication"),
+            // The server takes it for any number.
+            (json!({ "queries_per_hour": 0 }), "cannot be read"),
         ] {
             let error = recipe(&raw).unwrap_err();
             assert!(error.contains(text), "{raw}: {error}");
         }
+    }
+    #[test]
+    fn an_account_has_the_authentication_of_its_server() {
+        let of = |raw: &Value, server| {
+            let recipe = MysqlTemplate::parse(raw).unwrap().recipe(server);
+            recipe.map(|recipe| recipe.authentication)
+        };
+        let none = json!({});
+        let ed25519 = json!({ "authentication": "ed25519" });
+        assert_eq!(of(&none, Server::Mysql).unwrap(), Authentication::CachingSha2Password);
+        assert_eq!(of(&none, Server::Mariadb).unwrap(), Authentication::MysqlNativePassword);
+        assert_eq!(of(&ed25519, Server::Mariadb).unwrap(), Authentication::Ed25519);
+        let error = of(&ed25519, Server::Mysql).unwrap_err();
+        assert!(matches!(error, TemplateError::Authentication { .. }), "{error}");
+    }
+
+    #[test]
+    fn limits_that_are_left_out_are_not_set() {
+        let raw = json!({ "queries_per_hour": 7 });
+        assert_eq!(recipe(&raw).unwrap().hourly, [(" MAX_QUERIES_PER_HOUR ", 7)]);
     }
 }

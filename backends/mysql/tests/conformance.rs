@@ -35,6 +35,8 @@ use uuid::Uuid;
 
 use crate::server::{Server, plain};
 
+#[path = "conformance/authentication.rs"]
+mod authentication;
 #[path = "conformance/server.rs"]
 mod server;
 #[path = "conformance/stalled.rs"]
@@ -321,6 +323,27 @@ async fn a_role_is_in_force_at_the_login() {
     }
 }
 
+#[tokio::test]
+async fn an_account_has_its_templates_limits() {
+    for kind in KINDS {
+        let service = Service::start(kind).await;
+        let raw = json!({
+            "grants": [{ "privileges": ["SELECT", "UPDATE"], "database": "app" }],
+            "connections_per_hour": 1, "queries_per_hour": 100, "updates_per_hour": 1,
+        });
+        let (doomed, credential) = service.minted(1, raw).await;
+        let mut session = service.login(&credential).await.unwrap();
+        let update = "UPDATE app.orders SET id = id";
+        assert_eq!(run(&mut session, update).await, Ok(()), "{kind}");
+        assert_eq!(run(&mut session, update).await, Err(1226), "{kind}: one update an hour");
+        let error = service.login(&credential).await.unwrap_err();
+        let error = error.into_database_error().expect("an error of the server");
+        let error = error.downcast::<sqlx::mysql::MySqlDatabaseError>();
+        assert_eq!(error.number(), 1226, "{kind}: one login an hour");
+        service.end(&doomed).await.unwrap();
+    }
+}
+
 /// Whoever may everything that a template can give still makes no account and gets at no file.
 #[tokio::test]
 async fn nobody_lifts_himself_up() {
@@ -594,6 +617,39 @@ async fn what_should_be_changed_is_said() {
         assert!(advice.iter().any(|text| text.contains("''@'db.example'")), "{kind}: {advice:?}");
         let many = |text: &String| text.contains("ALL PRIVILEGES") || text.contains("SUPER");
         assert!(advice.iter().any(many), "{kind}: {advice:?}");
+    }
+}
+
+/// The server takes the more exact host before the name: `''@'localhost'` before `df_…@'%'`.
+#[tokio::test]
+async fn an_anonymous_account_stands_before_ours_and_is_told_of() {
+    for kind in KINDS {
+        let server = Server::start(kind);
+        set_up(&server).await;
+        let mut admin = server.admin().await;
+        // One connection, open before the trap is set: it would catch our own account as well.
+        let config = MysqlConfig { connections_max: 1, ..config(&server, "dayfly") };
+        let backend = MysqlBackend::new(&config).unwrap();
+        let service = Service { server: Arc::new(server), config, backend };
+        let (_, credential) = service.minted(1, usual()).await;
+        assert!(service.works(&credential).await, "{kind}");
+
+        let trap = "CREATE USER ''@'localhost' IDENTIFIED BY 'of nobody'";
+        assert_eq!(run(&mut admin, trap).await, Ok(()), "{kind}");
+        assert!(!service.works(&credential).await, "{kind}: it is taken for nobody");
+        let advice = service.backend.advice().await.unwrap();
+        let told = "''@'localhost' is taken before any of ours";
+        assert!(advice.iter().any(|text| text.contains(told)), "{kind}: {advice:?}");
+
+        assert_eq!(run(&mut admin, "DROP USER ''@'localhost'").await, Ok(()), "{kind}");
+        assert!(service.works(&credential).await, "{kind}");
+        // At the same host the name decides.
+        let other = "CREATE USER ''@'%' IDENTIFIED BY 'of nobody'";
+        assert_eq!(run(&mut admin, other).await, Ok(()), "{kind}");
+        assert!(service.works(&credential).await, "{kind}");
+        let advice = service.backend.advice().await.unwrap();
+        let told = "''@'%' answers for every account that is not there";
+        assert!(advice.iter().any(|text| text.contains(told)), "{kind}: {advice:?}");
     }
 }
 
