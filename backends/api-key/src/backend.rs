@@ -1,36 +1,39 @@
 //! The backend: mints keys, and tells a good key from a bad one.
 //!
 //! Invariant: checking a key costs the same work whether it is known, unknown, expired or
-//! not a key at all: one hash, one look at the clock, one look-up.
+//! not a key at all: one hash, one look at the clock, one look-up. And no signed key that
+//! works without us is said to be gone because its row is.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use dayfly_backend_sdk::{
     Backend, CanaryReport, Capabilities, Credential, Doomed, Error, ErrorKind, Expiry, Handle,
-    HandlePrefix, Listing, Liveness, Marker, MintRequest, Probe, RenewRequest, Revocation,
+    HandlePrefix, Listing, Liveness, Marker, MintRequest, Probe, RenewRequest, Revocation, Secret,
     Template, Timestamp, Unusable,
 };
 use serde_json::Value;
 
 use crate::{
-    ApiKeyError, ApiKeyTemplate, Insertion, KeyRecord, KeyStore,
+    ApiKeyConfig, ApiKeyError, ApiKeyTemplate, Insertion, KeyRecord, KeyStore,
+    jwt::{Issuer, JwtTemplate, Verified, is_token},
     key::{hash_of, key_of, well_formed},
 };
 
 /// Fills a slice with random bytes from the operating system.
 pub type Random = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
 
-/// Keys that Dayfly itself verifies.
+/// Keys that Dayfly itself verifies, or that it signs.
 pub struct ApiKeyBackend {
     prefix: HandlePrefix,
     capabilities: Capabilities,
     keys: Arc<dyn KeyStore>,
     random: Random,
+    issuer: Option<Issuer>,
 }
 
 impl ApiKeyBackend {
-    /// A backend over `keys`, whose handles begin with `prefix`.
+    /// A backend over `keys`, whose handles begin with `prefix` and whose keys are random.
     pub fn new(prefix: HandlePrefix, keys: Arc<dyn KeyStore>, random: Random) -> Self {
         let capabilities = Capabilities {
             kind: "api_key",
@@ -42,9 +45,32 @@ impl ApiKeyBackend {
             renew: true,
             deadline_guard: true,
             ttl_min: Duration::from_secs(1),
+            ttl_max: None,
             handle_len_max: 63,
         };
-        Self { prefix, capabilities, keys, random }
+        Self { prefix, capabilities, keys, random, issuer: None }
+    }
+
+    /// The same as `config` says.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`], with a message for the person who wrote the configuration.
+    pub fn configured(
+        prefix: HandlePrefix,
+        config: &ApiKeyConfig,
+        keys: Arc<dyn KeyStore>,
+        random: Random,
+    ) -> Result<Self, Error> {
+        let backend = Self::new(prefix, keys, random);
+        let Some(jwt) = &config.jwt else { return Ok(backend) };
+        let issuer = Issuer::new(jwt)?;
+        Ok(Self { capabilities: issuer.capabilities(), issuer: Some(issuer), ..backend })
+    }
+
+    /// The public keys (RFC 7517) by which others verify what is minted here; none where keys
+    /// are random.
+    pub fn jwks(&self) -> Vec<Value> {
+        self.issuer.as_ref().map(Issuer::jwks).unwrap_or_default()
     }
 
     /// The record of `presented`, if it is a key of ours that is good now.
@@ -54,11 +80,34 @@ impl ApiKeyBackend {
     pub async fn verify_key(&self, presented: &str) -> Result<Option<KeyRecord>, Error> {
         // Nothing here returns early, so that the time of the answer tells a stranger nothing
         // about which keys exist. The look-up goes by hash, which a stranger cannot steer.
+        // Either form is good wherever it was minted: the configuration may have changed since.
         let hash = hash_of(presented);
-        let formed = well_formed(presented);
+        let (random, signed) = (well_formed(presented), is_token(presented));
         let now = self.keys.now().await?;
         let found = self.keys.find(&hash).await?;
-        Ok(found.filter(|record| formed && now < record.expires_at))
+        Ok(found.filter(|record| (random || signed) && now < record.expires_at))
+    }
+
+    /// A new key and what it is good for. Nothing knows it yet.
+    async fn key(&self, request: &MintRequest<'_>) -> Result<(Secret, Vec<String>), Error> {
+        let Some(issuer) = &self.issuer else {
+            let template: &ApiKeyTemplate = request.template.inner()?;
+            let mut random = [0; 32];
+            (self.random)(&mut random);
+            return Ok((key_of(&random), template.scopes.clone()));
+        };
+        let template: &JwtTemplate = request.template.inner()?;
+        let now = self.keys.now().await?;
+        Ok((issuer.sign(template, request, now)?, template.scopes.clone()))
+    }
+}
+
+/// What became of a key whose row is gone.
+fn ended(one: &Doomed) -> Revocation {
+    match Verified::of(&one.plan) {
+        // Introspection refuses it from now on; who never asks accepts it until its end.
+        Some(Verified::Anywhere) => Revocation::Lingers,
+        Some(Verified::Here) | None => Revocation::Gone,
     }
 }
 
@@ -79,18 +128,18 @@ impl Backend for ApiKeyBackend {
     }
 
     fn template(&self, raw: &Value) -> Result<Template, Error> {
-        Ok(ApiKeyTemplate::parse(raw)?.sealed())
+        match &self.issuer {
+            Some(issuer) => Ok(issuer.template(raw)?),
+            None => Ok(ApiKeyTemplate::parse(raw)?.sealed()),
+        }
     }
 
     async fn mint(&self, request: &MintRequest<'_>) -> Result<Credential, Error> {
-        let template: &ApiKeyTemplate = request.template.inner()?;
-        let mut random = [0; 32];
-        (self.random)(&mut random);
-        let key = key_of(&random);
+        let (key, scopes) = self.key(request).await?;
         let record = KeyRecord {
             handle: request.handle.clone(),
             hash: hash_of(key.expose()),
-            scopes: template.scopes.clone(),
+            scopes,
             principal: request.principal.to_owned(),
             lease: request.lease.to_owned(),
             expires_at: request.expires_at,
@@ -105,6 +154,9 @@ impl Backend for ApiKeyBackend {
     }
 
     async fn renew(&self, request: &RenewRequest<'_>) -> Result<(), Error> {
+        if Verified::of(request.plan).is_some() {
+            return Err(ApiKeyError::Signed.into());
+        }
         if self.keys.extend(request.handle, request.until).await? {
             return Ok(());
         }
@@ -114,13 +166,13 @@ impl Backend for ApiKeyBackend {
     async fn revoke(&self, doomed: &[Doomed]) -> Vec<Revocation> {
         let handles: Vec<Handle> = doomed.iter().map(|one| one.handle.clone()).collect();
         if self.keys.remove(&handles).await.is_ok() {
-            return handles.iter().map(|_| Revocation::Gone).collect();
+            return doomed.iter().map(ended).collect();
         }
         // One by one, so that each has its own answer.
-        let mut outcome = Vec::with_capacity(handles.len());
-        for handle in &handles {
-            outcome.push(match self.keys.remove(std::slice::from_ref(handle)).await {
-                Ok(()) => Revocation::Gone,
+        let mut outcome = Vec::with_capacity(doomed.len());
+        for one in doomed {
+            outcome.push(match self.keys.remove(std::slice::from_ref(&one.handle)).await {
+                Ok(()) => ended(one),
                 Err(error) => Revocation::Failed(error),
             });
         }
@@ -130,8 +182,13 @@ impl Backend for ApiKeyBackend {
     async fn verify(&self, doomed: &[Doomed]) -> Result<Vec<Liveness>, Error> {
         let handles: Vec<Handle> = doomed.iter().map(|one| one.handle.clone()).collect();
         let live = self.keys.live(&handles).await?;
-        let state = |one| if live.contains(one) { Liveness::Live } else { Liveness::Gone };
-        Ok(handles.iter().map(state).collect())
+        let state = |one: &Doomed| match Verified::of(&one.plan) {
+            // Nobody knows whether its end has come, so it has not.
+            Some(Verified::Anywhere) => Liveness::Live,
+            Some(Verified::Here) | None if live.contains(&one.handle) => Liveness::Live,
+            Some(Verified::Here) | None => Liveness::Gone,
+        };
+        Ok(doomed.iter().map(state).collect())
     }
 
     async fn list(&self, after: Option<&Handle>, limit: u32) -> Result<Listing, Error> {

@@ -1,4 +1,4 @@
-//! The template of a role at this backend.
+//! The backend's own settings, and the template of a role at it.
 //!
 //! Invariant: scopes are what RFC 6749 allows, so that introspection can join them with
 //! spaces.
@@ -7,10 +7,18 @@ use dayfly_backend_sdk::{Plan, Template};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::ApiKeyError;
+use crate::{ApiKeyError, JwtConfig};
 
 const SCOPES_MAX: usize = 64;
 const SCOPE_LEN_MAX: usize = 128;
+
+/// What a backend of this kind mints.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApiKeyConfig {
+    /// Its keys are signed tokens; without it they are random texts.
+    pub jwt: Option<JwtConfig>,
+}
 
 /// What a key of a role is good for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -24,13 +32,8 @@ impl ApiKeyTemplate {
     /// Reads and checks the template of a role.
     pub fn parse(raw: &Value) -> Result<Self, ApiKeyError> {
         let parsed: Self = serde_json::from_value(raw.clone()).map_err(ApiKeyError::Template)?;
-        if parsed.scopes.len() > SCOPES_MAX {
-            return Err(ApiKeyError::Scopes { count: parsed.scopes.len(), count_max: SCOPES_MAX });
-        }
-        match parsed.scopes.iter().find(|scope| !is_scope(scope)) {
-            Some(bad) => Err(ApiKeyError::Scope(bad.clone())),
-            None => Ok(parsed),
-        }
+        check_scopes(&parsed.scopes)?;
+        Ok(parsed)
     }
 
     /// The template as the engine carries it. The plan is empty: a key's handle is all that
@@ -40,10 +43,22 @@ impl ApiKeyTemplate {
     }
 }
 
-/// `scope-token` of RFC 6749, section 3.3: printable ASCII without space, `"` and `\`.
-fn is_scope(scope: &str) -> bool {
+/// Whether introspection and a token can say these.
+pub(crate) fn check_scopes(scopes: &[String]) -> Result<(), ApiKeyError> {
+    if scopes.len() > SCOPES_MAX {
+        return Err(ApiKeyError::Scopes { count: scopes.len(), count_max: SCOPES_MAX });
+    }
+    match scopes.iter().find(|scope| !is_word(scope, SCOPE_LEN_MAX)) {
+        Some(bad) => Err(ApiKeyError::Scope(bad.clone())),
+        None => Ok(()),
+    }
+}
+
+/// `scope-token` of RFC 6749, section 3.3, at most so long: printable ASCII without space, `"`
+/// and `\`.
+pub(crate) fn is_word(text: &str, len_max: usize) -> bool {
     let legal = |c: u8| c.is_ascii_graphic() && c != b'"' && c != b'\\';
-    !scope.is_empty() && scope.len() <= SCOPE_LEN_MAX && scope.bytes().all(legal)
+    !text.is_empty() && text.len() <= len_max && text.bytes().all(legal)
 }
 
 #[cfg(test)]
@@ -67,6 +82,8 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_refused() {
-        assert!(ApiKeyTemplate::parse(&json!({ "scope": ["a"] })).is_err());
+        for raw in [json!({ "scope": ["a"] }), json!({ "audience": "https://orders.example" })] {
+            assert!(ApiKeyTemplate::parse(&raw).is_err(), "{raw}");
+        }
     }
 }

@@ -20,6 +20,9 @@ use dayfly_backend_sdk::{
 use serde_json::json;
 use uuid::Uuid;
 
+#[path = "conformance/signed.rs"]
+mod signed;
+
 const START: i64 = 1_790_000_000;
 
 struct Service {

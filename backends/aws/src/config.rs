@@ -163,6 +163,7 @@ impl AwsConfig {
             // one that is past a deadline of ours.
             deadline_guard: false,
             ttl_min: Duration::from_secs(1),
+            ttl_max: None,
             handle_len_max: 63,
         }
     }

@@ -153,6 +153,7 @@ impl ExecConfig {
             renew: self.can.contains(&Can::Renew),
             deadline_guard: self.can.contains(&Can::DeadlineGuard),
             ttl_min: seconds(self.ttl_min_s),
+            ttl_max: None,
             handle_len_max: self.handle_len_max,
         }
     }

@@ -211,6 +211,7 @@ impl HttpConfig {
             // An HTTP API has no way to refuse what comes late.
             deadline_guard: false,
             ttl_min: seconds(self.ttl_min_s),
+            ttl_max: None,
             handle_len_max: self.name_len_max,
         }
     }

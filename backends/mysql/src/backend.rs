@@ -65,6 +65,7 @@ impl MysqlBackend {
             renew: true,
             deadline_guard: true,
             ttl_min: early + Duration::from_secs(1),
+            ttl_max: None,
             handle_len_max: HANDLE_LEN_MAX,
         };
         Ok(Self {

@@ -83,6 +83,7 @@ impl PostgresBackend {
             deadline_guard: true,
             // The guard ends a mint one skew early, so that a shorter life could never begin.
             ttl_min: skew + Duration::from_secs(1),
+            ttl_max: None,
             handle_len_max: 63,
         };
         let server = Arc::new(Server::new(config));

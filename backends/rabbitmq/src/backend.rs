@@ -58,6 +58,7 @@ impl RabbitmqBackend {
             // An HTTP API has no way to refuse what comes late.
             deadline_guard: false,
             ttl_min: Duration::from_secs(1),
+            ttl_max: None,
             handle_len_max: 63,
         };
         Ok(Self {

@@ -59,6 +59,7 @@ impl RedisBackend {
             deadline_guard: nodes.len() == 1,
             // The guard ends a mint one skew early.
             ttl_min: skew + Duration::from_secs(1),
+            ttl_max: None,
             handle_len_max: 63,
         };
         let address = Address::of(config, first);

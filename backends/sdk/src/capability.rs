@@ -64,6 +64,8 @@ pub struct Capabilities {
     pub deadline_guard: bool,
     /// The shortest lifetime that the backend can give.
     pub ttl_min: Duration,
+    /// The longest lifetime that a role of it may have; none where the backend sets no bound.
+    pub ttl_max: Option<Duration>,
     /// The longest handle that the backend keeps whole, in bytes.
     pub handle_len_max: usize,
 }

@@ -312,6 +312,7 @@ fn capabilities(style: Style) -> Capabilities {
         renew: true,
         deadline_guard: style != Style::Provider,
         ttl_min: Duration::from_secs(1),
+        ttl_max: None,
         handle_len_max: 63,
     }
 }

@@ -13,6 +13,8 @@ mod fsck;
 #[cfg(test)]
 mod http_api;
 #[cfg(test)]
+mod jwt;
+#[cfg(test)]
 mod listing;
 #[cfg(test)]
 mod main_job;

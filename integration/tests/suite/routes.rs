@@ -30,6 +30,7 @@ enum Wrong {
 
 /// All routes: method, path, what a stranger may send, what somebody else gets.
 const ROUTES: &[(&str, &str, &str, Wrong)] = &[
+    ("get", "/.well-known/jwks.json", "", Wrong::Public),
     ("get", "/api/v1/audit", "", Wrong::Forbidden),
     ("post", "/api/v1/backends/{name}/rotate", "", Wrong::Forbidden),
     ("get", "/api/v1/leases", "", Wrong::Own),

@@ -158,7 +158,7 @@ pub struct WhoAmI {
 pub struct Introspection {
     /// Whether the key works now.
     pub active: bool,
-    /// The key's handle.
+    /// Who the key was minted for: issuer and subject.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sub: Option<String>,
     /// The lease's id.
@@ -170,7 +170,19 @@ pub struct Introspection {
     /// Seconds since 1970 at which it ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exp: Option<i64>,
-    /// `api_key`.
+    /// `api_key`, or `Bearer` for a signed key; the members below are of those alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token_type: Option<String>,
+    /// Who signed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iss: Option<String>,
+    /// Whom it is for. A service that is not among them must refuse it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aud: Option<Vec<String>>,
+    /// The same as `sub`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_id: Option<String>,
+    /// Seconds since 1970 at which it was signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iat: Option<i64>,
 }

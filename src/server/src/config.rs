@@ -157,7 +157,8 @@ fn read(root: &Table, file: &str, context: Context<'_>, inspect: Inspect<'_>) ->
         let tasks = root.table("tasks", tasks::read).unwrap_or_default();
         let policies = root.table("policies", policies::read).flatten();
         let issuers = root.each("issuer", issuer::read);
-        let backends = root.each("backend", backend::read);
+        let public_url = server.public_url.as_ref();
+        let backends = root.each("backend", |section| backend::read(section, public_url));
         let names = texts(root, "backend", "name");
         let names: Vec<_> = names.into_iter().map(|(name, ..)| name).collect();
         let roles = root.each("role", |section| role::read(section, &names));

@@ -11,6 +11,7 @@ mod handover;
 mod health;
 mod introspect;
 mod json;
+mod jwks;
 mod leases;
 pub mod openapi;
 mod problem;
@@ -56,8 +57,9 @@ pub fn router(broker: Arc<Broker>) -> Router {
         // Services that check API keys, and proxies that ask before they pass a request on.
         .route("/oauth2/introspect", post(introspect::introspect))
         .route("/verify", get(introspect::verify));
-    // Whoever runs it.
+    // Whoever runs it, and whoever verifies what was signed here.
     let operations = Router::new()
+        .route("/.well-known/jwks.json", get(jwks::handler))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))

@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use dayfly_backend_api_key::{ApiKeyBackend, KeyStore, MemoryKeyStore};
+use dayfly_backend_api_key::{ApiKeyBackend, ApiKeyConfig, KeyStore, MemoryKeyStore};
 use dayfly_backend_sdk::{Backend, CanaryReport, CanaryStep, Error, ErrorKind, Timestamp};
 use dayfly_lease::{Clock, Entropy, LeaseId, Store, SystemClock, SystemEntropy, quota::Quota};
 
@@ -39,11 +39,10 @@ pub fn backends(
     let mut faults = Vec::new();
     for config in configs {
         let built: Result<Arc<dyn Backend>, Vec<Fault>> = match config.kind {
-            BackendKind::ApiKey => {
-                let backend = api_key(config, keys, entropy);
+            BackendKind::ApiKey => api_key(config, keys, entropy).map(|backend| {
                 backends.api_keys.push(Arc::clone(&backend));
-                Ok(backend)
-            }
+                backend as Arc<dyn Backend>
+            }),
             BackendKind::Aws => aws(config),
             BackendKind::Exec => exec(config),
             BackendKind::Http => http(config),
@@ -66,10 +65,21 @@ fn api_key(
     config: &BackendConfig,
     keys: &Arc<dyn KeyStore>,
     entropy: &Arc<dyn Entropy>,
-) -> Arc<ApiKeyBackend> {
+) -> Result<Arc<ApiKeyBackend>, Vec<Fault>> {
+    let mut settings: ApiKeyConfig = config.settings()?;
+    if let Some(jwt) = &mut settings.jwt {
+        jwt.signing_key.clone_from(&config.signing_key);
+        if jwt.issuer.is_none() {
+            // An issuer is compared to the letter, and nobody writes the slash of a bare host.
+            let public = config.public_url.as_ref();
+            jwt.issuer = public.map(|url| url.as_str().trim_end_matches('/').to_owned());
+        }
+    }
     let entropy = Arc::clone(entropy);
     let random = Arc::new(move |bytes: &mut [u8]| entropy.fill(bytes));
-    Arc::new(ApiKeyBackend::new(config.prefix.clone(), Arc::clone(keys), random))
+    let (prefix, keys) = (config.prefix.clone(), Arc::clone(keys));
+    let built = ApiKeyBackend::configured(prefix, &settings, keys, random);
+    built.map(Arc::new).map_err(|error| vec![config.fault("jwt", chain(&error))])
 }
 
 /// A function that sets up one kind of backend; without its feature it says so.
@@ -117,6 +127,12 @@ pub fn roles(
         if config.ttl < ttl_min {
             let text = format!("less than the backend's minimum of {} s", ttl_min.as_secs());
             faults.push(config.fault("ttl", text));
+        }
+        if let Some(longest) = backend.capabilities().ttl_max
+            && config.ttl_max > longest
+        {
+            let text = format!("more than the backend's maximum of {} s", longest.as_secs());
+            faults.push(config.fault("ttl_max", text));
         }
         match backend.template(&config.template) {
             Ok(template) => roles.push(Role {

@@ -65,6 +65,7 @@ impl Fake {
             renew: true,
             deadline_guard: true,
             ttl_min: Duration::from_millis(10),
+            ttl_max: None,
             handle_len_max: 63,
         };
         Arc::new(Self {

@@ -1,18 +1,19 @@
 //! `[[backend]]`: the systems that mint.
 //!
 //! Invariant: what a backend's own settings mean only the backend knows; they are kept with
-//! their places until it reads them. No password stands in them.
+//! their places until it reads them. No password and no key that signs stands in them.
 
 use dayfly_backend_sdk::{HandlePrefix, Secret};
 use dayfly_lease::quota::Quota;
 use serde::de::DeserializeOwned;
+use url::Url;
 
 use super::{
     audit::schedule,
     fault::{Fault, Wrong},
     foreign, quotas,
     section::{Origin, Reading, Section, name, one_of, text},
-    tree::{Item, Table},
+    tree::{Entry, Item, Table, Value},
 };
 
 /// `[[backend]]`.
@@ -26,6 +27,10 @@ pub struct BackendConfig {
     pub prefix: HandlePrefix,
     /// Dayfly's own password there, where the kind has one.
     pub password: Option<Secret>,
+    /// `jwt.signing_key`: with what its keys are signed, where they are.
+    pub signing_key: Option<Secret>,
+    /// `server.public_url`: what a signed key calls its issuer when `jwt.issuer` is absent.
+    pub public_url: Option<Url>,
     /// When Dayfly changes its own password there: cron with seconds, in UTC.
     pub rotate: Option<String>,
     /// `quotas`: how many leases of it, and how fast.
@@ -100,7 +105,8 @@ impl BackendConfig {
     }
 }
 
-pub(super) fn read(section: &Section<'_>) -> Option<BackendConfig> {
+/// Reads a backend of a server that clients reach at `public_url`.
+pub(super) fn read(section: &Section<'_>, public_url: Option<&Url>) -> Option<BackendConfig> {
     let kinds = BackendKind::ALL.map(|kind| (kind.as_str(), kind));
     let name = section.required("name", name);
     let kind = section.required("kind", one_of(&kinds));
@@ -117,21 +123,53 @@ pub(super) fn read(section: &Section<'_>) -> Option<BackendConfig> {
         ) => section.secret("password"),
         Some(BackendKind::ApiKey) | None => None,
     };
+    let jwt = match kind {
+        Some(BackendKind::ApiKey) => section.table("jwt", jwt),
+        Some(
+            BackendKind::Aws
+            | BackendKind::Exec
+            | BackendKind::Http
+            | BackendKind::Mysql
+            | BackendKind::Postgres
+            | BackendKind::Rabbitmq
+            | BackendKind::Redis,
+        )
+        | None => None,
+    };
     let rotate = section.optional("rotate", schedule);
     let quotas = section.table("quotas", quotas::of_backend).unwrap_or_default();
     let mut settings = section.rest();
     settings.resolve_files(section.context.base);
+    let signing_key = match (jwt, section.table.0.get("jwt")) {
+        (Some((signing_key, rest)), Some(Entry { key, item })) => {
+            let item = Item { at: item.at.clone(), value: Value::Table(rest) };
+            settings.0.insert("jwt".to_owned(), Entry { key: key.clone(), item });
+            // Without it the backend would only find once more that it is not there.
+            Some(signing_key?)
+        }
+        (Some(_), None) | (None, _) => None,
+    };
     let origin = section.origin();
     Some(BackendConfig {
         name: name?,
         kind: kind?,
         prefix: prefix?,
         password,
+        signing_key,
+        public_url: public_url.cloned(),
         rotate,
         quotas,
         settings,
         origin,
     })
+}
+
+/// `[backend.jwt]`: the key that signs, which is a secret, and the rest, which is the kind's own.
+fn jwt(section: &Section<'_>) -> (Option<Secret>, Table) {
+    if section.item("signing_key").is_none() {
+        section.missing("signing_key");
+    }
+    (section.secret("signing_key"), section.rest())
 }
 
 fn prefix(item: &Item) -> Reading<HandlePrefix> {

@@ -60,8 +60,8 @@ pub(super) async fn enveloped(
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.insert(REQUEST_ID.clone(), id);
     }
-    // No answer of a broker of secrets is worth caching.
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // No answer of a broker of secrets is worth caching, but for what says so itself.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

@@ -13,7 +13,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use dayfly_api::Introspection;
-use dayfly_backend_api_key::KeyRecord;
+use dayfly_backend_api_key::{JwtClaims, KeyRecord};
 
 use super::{caller::Caller, json::Raw, problem::Fault};
 use crate::broker::Broker;
@@ -39,14 +39,35 @@ pub(crate) async fn introspect(
         return Err(Fault::invalid("invalid_request", "the form must have one `token`"));
     };
     let found = find(&broker, &token).await?;
-    Ok(Json(found.map_or_else(Introspection::default, |record| Introspection {
+    Ok(Json(found.map_or_else(Introspection::default, |record| active(record, &token))))
+}
+
+/// What a key that was found is good for.
+fn active(record: KeyRecord, key: &str) -> Introspection {
+    let known = Introspection {
         active: true,
         sub: Some(record.principal),
         jti: Some(record.lease),
         scope: Some(record.scopes.join(" ")),
-        exp: Some(record.expires_at.seconds()),
-        token_type: Some("api_key".to_owned()),
-    })))
+        ..Introspection::default()
+    };
+    // Its hash was found, so that what a token says of itself is what was signed here.
+    match JwtClaims::of(key) {
+        Some(claims) => Introspection {
+            iss: Some(claims.iss),
+            aud: Some(claims.aud),
+            client_id: Some(claims.client_id),
+            iat: Some(claims.iat),
+            exp: Some(claims.exp),
+            token_type: Some("Bearer".to_owned()),
+            ..known
+        },
+        None => Introspection {
+            exp: Some(record.expires_at.seconds()),
+            token_type: Some("api_key".to_owned()),
+            ..known
+        },
+    }
 }
 
 /// 200 if the bearer is an API key that works now, 401 otherwise.
@@ -61,16 +82,20 @@ pub(crate) async fn verify(
     let key = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let bearer = key.and_then(|value| value.split_once(' '));
     let key = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let Some(record) = find(&broker, key.map_or("", |(_, key)| key)).await? else {
+    let key = key.map_or("", |(_, key)| key);
+    let Some(record) = find(&broker, key).await? else {
         return Err(Fault::unauthenticated());
     };
+    let audience = JwtClaims::of(key).map(|claims| claims.aud.join(" "));
     let mut response = StatusCode::OK.into_response();
     let facts = [
         ("x-dayfly-principal", record.principal),
         ("x-dayfly-lease", record.lease),
         ("x-dayfly-scope", record.scopes.join(" ")),
     ];
-    for (name, value) in facts {
+    // Whether a signed key is meant for the service behind it, the proxy must see to itself.
+    let audience = audience.map(|audience| ("x-dayfly-audience", audience));
+    for (name, value) in facts.into_iter().chain(audience) {
         // A value that is no header value is left out rather than mangled.
         if let Ok(value) = HeaderValue::from_str(&value) {
             response.headers_mut().insert(name, value);

@@ -8,7 +8,7 @@ use utoipa::{
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 
-use super::{audit, backends, health, introspect, leases, roles, standing, tasks, whoami};
+use super::{audit, backends, health, introspect, jwks, leases, roles, standing, tasks, whoami};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -23,7 +23,7 @@ use super::{audit, backends, health, introspect, leases, roles, standing, tasks,
         leases::show::handler, leases::renew::handler, leases::revoke::handler,
         leases::abandon::handler, roles::handler, whoami::handler, audit::handler,
         standing::show, standing::release, backends::rotate, introspect::introspect, introspect::verify,
-        health::healthz, health::readyz, health::metrics,
+        jwks::handler, health::healthz, health::readyz, health::metrics,
     ),
     modifiers(&Bearers)
 )]

@@ -5,8 +5,8 @@ use std::time::Duration;
 use dayfly_backend_sdk::{Capabilities, Expiry};
 
 const HEAD: &str = "\
-| backend | kind | ends by itself | revoke | ends sessions | looks | lists | renew | refuses a late mint | shortest life |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| backend | kind | ends by itself | revoke | ends sessions | looks | lists | renew | refuses a late mint | shortest life | longest life |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 ";
 
 /// In Markdown, one line for each of `backends`, by its name.
@@ -27,7 +27,9 @@ pub fn table<'a>(backends: impl IntoIterator<Item = (&'a str, &'a Capabilities)>
             [can.revoke, can.session_kill, can.verify, can.list, can.renew, can.deadline_guard];
         let facts = facts.map(|fact| if fact { "yes" } else { "no" }).join(" | ");
         let shortest = seconds(can.ttl_min);
-        let line = format!("| {name} | {} | {expiry} | {facts} | {shortest} |\n", can.kind);
+        let longest = can.ttl_max.map_or_else(|| "any".to_owned(), seconds);
+        let lives = format!("{shortest} | {longest}");
+        let line = format!("| {name} | {} | {expiry} | {facts} | {lives} |\n", can.kind);
         text.push_str(&line);
     }
     text
@@ -123,12 +125,36 @@ name = "redis-pair"
 kind = "redis"
 prefix = "f_"
 nodes = ["one.example", "two.example"]
+[[backend]]
+name = "signed"
+kind = "api-key"
+prefix = "m_"
+[backend.jwt]
+issuer = "https://dayfly.example"
+signing_key = { env = "SIGNING_KEY" }
+[[backend]]
+name = "signed-asked"
+kind = "api-key"
+prefix = "n_"
+[backend.jwt]
+issuer = "https://dayfly.example"
+signing_key = { env = "SIGNING_KEY" }
+introspected = true
 "#;
+
+    /// A fresh key, as `openssl genpkey -algorithm ed25519` writes one.
+    fn signing_key() -> String {
+        let random = ring::rand::SystemRandom::new();
+        let pkcs8 = ring::signature::Ed25519KeyPair::generate_pkcs8(&random).unwrap();
+        let body = data_encoding::BASE64.encode(pkcs8.as_ref());
+        format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n")
+    }
 
     #[tokio::test]
     async fn the_document_has_what_the_backends_declare() {
         let directory = tempfile::TempDir::new().unwrap();
-        let parsed = config::parse(EACH, "dayfly.toml", directory.path(), &|_: &str| None);
+        let env = |name: &str| (name == "SIGNING_KEY").then(signing_key);
+        let parsed = config::parse(EACH, "dayfly.toml", directory.path(), &env);
         let config = parsed.unwrap_or_else(|faults| panic!("{faults}"));
         let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
         let keys: Arc<dyn KeyStore> = Arc::new(MemoryKeyStore::new(Timestamp::EPOCH));
