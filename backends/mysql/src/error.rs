@@ -131,11 +131,11 @@ impl Failure {
             }
             // The account is the definer of objects (MySQL 8.0.22 and later).
             4006 => (Dependent, Retry::Permanent),
-            // Too many connections, lock wait, deadlock, read only, out of memory or disk,
-            // statement time.
-            1020 | 1021 | 1037 | 1038 | 1040 | 1041 | 1205 | 1213 | 1290 | 1836 | 1969 | 3024 => {
+            // Too many connections, lock wait, deadlock, read only, out of memory, statement time.
+            1020 | 1037 | 1038 | 1040 | 1041 | 1205 | 1213 | 1290 | 1836 | 1969 | 3024 => {
                 (Unavailable, Retry::Temporary)
             }
+            _ if is_unwritten(number) => (Unavailable, Retry::Temporary),
             _ => (Invalid, Retry::Permanent),
         }
     }
@@ -145,6 +145,12 @@ impl From<QuoteError> for Failure {
     fn from(error: QuoteError) -> Self {
         Self::Ours(error.to_string())
     }
+}
+
+/// What a full or broken disk is called, by whoever met it first: the file layer (3, 20, 1026),
+/// the storage engine (1030, 1114), or MySQL's own account tables (3501).
+fn is_unwritten(number: u16) -> bool {
+    matches!(number, 3 | 20 | 1021 | 1026 | 1030 | 1114 | 3501)
 }
 
 fn number_of(error: &sqlx::Error) -> Option<u16> {
@@ -174,30 +180,31 @@ fn cause_of(error: &sqlx::Error) -> Cause {
 /// Numbers whose message names accounts and objects and quotes nothing of the statement, as a
 /// syntax error (1064) or a bad value does.
 fn speaks_of_objects(number: u16) -> bool {
-    matches!(
-        number,
-        1040 | 1044
-            | 1045
-            | 1049
-            | 1095
-            | 1142
-            | 1146
-            | 1205
-            | 1213
-            | 1227
-            | 1290
-            | 1370
-            | 1396
-            | 1410
-            | 1698
-            | 1836
-            | 1959
-            | 3118
-            | 3523
-            | 3530
-            | 4006
-            | 4151
-    )
+    is_unwritten(number)
+        || matches!(
+            number,
+            1040 | 1044
+                | 1045
+                | 1049
+                | 1095
+                | 1142
+                | 1146
+                | 1205
+                | 1213
+                | 1227
+                | 1290
+                | 1370
+                | 1396
+                | 1410
+                | 1698
+                | 1836
+                | 1959
+                | 3118
+                | 3523
+                | 3530
+                | 4006
+                | 4151
+        )
 }
 
 #[cfg(test)]
@@ -214,6 +221,10 @@ mod tests {
         assert_eq!(class(1227), (ErrorKind::Denied, Retry::Permanent));
         assert_eq!(class(4006), (ErrorKind::Dependent, Retry::Permanent));
         assert_eq!(class(1205), (ErrorKind::Unavailable, Retry::Temporary));
+        for full in [3, 20, 1021, 1026, 1030, 1114, 3501] {
+            assert_eq!(class(full), (ErrorKind::Unavailable, Retry::Temporary), "{full}");
+            assert!(speaks_of_objects(full), "{full}: whoever mends it is told what is full");
+        }
         assert_eq!(class(1064), (ErrorKind::Invalid, Retry::Permanent));
         assert_eq!(class(1959), (ErrorKind::Invalid, Retry::Permanent));
     }

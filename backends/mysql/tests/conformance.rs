@@ -37,6 +37,8 @@ use crate::server::{Server, plain};
 
 #[path = "conformance/authentication.rs"]
 mod authentication;
+#[path = "conformance/disk.rs"]
+mod disk;
 #[path = "conformance/server.rs"]
 mod server;
 #[path = "conformance/stalled.rs"]

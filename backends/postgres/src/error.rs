@@ -4,6 +4,7 @@
 //! only for codes whose messages name objects and never quote the statement.
 
 use dayfly_backend_sdk::{Error, ErrorKind, Retry};
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use crate::{config::ConfigError, quote::QuoteError};
 
@@ -64,8 +65,8 @@ impl Failure {
             Some(code) if code.starts_with("57P") || code.starts_with("08") => {
                 Self::Unknown { cause }
             }
-            Some(code) => Self::Server { code, cause },
-            None => Self::Unknown { cause },
+            Some(code) if !ends_session(error) => Self::Server { code, cause },
+            Some(_) | None => Self::Unknown { cause },
         }
     }
 
@@ -126,9 +127,13 @@ impl Failure {
             SESSION_OPEN => (Dependent, Retry::Temporary),
             // undefined_object: a role that is not there.
             "42704" => (NotFound, Retry::Permanent),
-            // read_only_sql_transaction (a standby), query_canceled, lock_not_available.
-            DEADLINE_PASSED | "25006" | "57014" | "55P03" => (Unavailable, Retry::Temporary),
+            // read_only_sql_transaction (a standby), query_canceled, lock_not_available,
+            // system_error and io_error.
+            DEADLINE_PASSED | "25006" | "57014" | "55P03" | "58000" | "58030" => {
+                (Unavailable, Retry::Temporary)
+            }
             "XX000" => (Invalid, Retry::Temporary),
+            // 53… has the full disk.
             _ if code.starts_with("40") || code.starts_with("53") => {
                 (Unavailable, Retry::Temporary)
             }
@@ -156,6 +161,19 @@ fn code_of(error: &sqlx::Error) -> Option<String> {
         return Some("42710".to_owned());
     }
     error.code().map(std::borrow::Cow::into_owned)
+}
+
+/// Whether the server did more than roll back: it gave up the session, or broke down. It breaks
+/// down where its log has no room (53100 as PANIC), and the commit that it was at may be in what
+/// it had written already: then its recovery makes the role.
+fn ends_session(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error();
+    let error = error.and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+    error.is_some_and(|error| is_end(error.severity()))
+}
+
+fn is_end(severity: PgSeverity) -> bool {
+    matches!(severity, PgSeverity::Fatal | PgSeverity::Panic)
 }
 
 /// PgBouncer has one code for all that it refuses; its words tell a login from a full pool.
@@ -192,6 +210,7 @@ fn speaks_of_objects(code: &str) -> bool {
         || code.starts_with("28")
         || code.starts_with("53")
         || code.starts_with("57")
+        || code.starts_with("58")
         || code.starts_with("DF")
 }
 
@@ -212,10 +231,21 @@ mod tests {
         assert_eq!(class("2BP01"), (ErrorKind::Dependent, Retry::Permanent));
         assert_eq!(class("42704"), (ErrorKind::NotFound, Retry::Permanent));
         assert_eq!(class("57014"), (ErrorKind::Unavailable, Retry::Temporary));
+        assert_eq!(class("53100"), (ErrorKind::Unavailable, Retry::Temporary));
         assert_eq!(class("53300"), (ErrorKind::Unavailable, Retry::Temporary));
+        assert_eq!(class("58030"), (ErrorKind::Unavailable, Retry::Temporary));
         assert_eq!(class("40P01"), (ErrorKind::Unavailable, Retry::Temporary));
         assert_eq!(class("42601"), (ErrorKind::Invalid, Retry::Permanent));
         assert_eq!(class("54000"), (ErrorKind::Invalid, Retry::Permanent));
+    }
+
+    /// What a full disk says depends on which disk: a table that cannot grow is an error of one
+    /// statement, a log that cannot is the end of the server.
+    #[test]
+    fn a_server_that_breaks_down_has_rolled_nothing_back() {
+        assert!(is_end(PgSeverity::Panic) && is_end(PgSeverity::Fatal));
+        assert!(!is_end(PgSeverity::Error));
+        assert!(speaks_of_objects("53100") && speaks_of_objects("58030"));
     }
 
     #[test]

@@ -32,6 +32,8 @@ use uuid::Uuid;
 
 use crate::server::{Bouncer, Server};
 
+#[path = "conformance/disk.rs"]
+mod disk;
 #[path = "conformance/server.rs"]
 mod server;
 
@@ -61,6 +63,13 @@ const SHOP: &str = "
 
 static PREFIXES: AtomicU32 = AtomicU32::new(1);
 
+async fn set_up(server: &Server) {
+    for statement in SETUP.split(';') {
+        run(&mut server.admin("postgres").await, statement).await;
+    }
+    run(&mut server.admin("shop").await, SHOP).await;
+}
+
 struct Service {
     server: Arc<Server>,
     config: PostgresConfig,
@@ -69,13 +78,11 @@ struct Service {
 
 impl Service {
     async fn start(account: &str) -> Self {
-        let server = Server::shared(async |server| {
-            for statement in SETUP.split(';') {
-                run(&mut server.admin("postgres").await, statement).await;
-            }
-            run(&mut server.admin("shop").await, SHOP).await;
-        })
-        .await;
+        let server = Server::shared(async |server| set_up(server).await).await;
+        Self::at(server, account)
+    }
+
+    fn at(server: Arc<Server>, account: &str) -> Self {
         let config = PostgresConfig {
             host: server.directory().to_owned(),
             port: server.port,

@@ -69,3 +69,22 @@ fn chain(error: &reqwest::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node that cannot write says so with its own fault, whatever it has done in memory.
+    #[test]
+    fn a_fault_of_the_server_leaves_the_outcome_unknown() {
+        for status in [500, 502, 503, 504, 507] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let error = Failure::Answered { status, reason: String::new() }.into_error("x");
+            assert_eq!(error.kind(), ErrorKind::UnknownOutcome, "{status}");
+            assert_eq!(error.retry(), Retry::Temporary, "{status}");
+        }
+        let refused = StatusCode::FORBIDDEN;
+        let error = Failure::Answered { status: refused, reason: String::new() }.into_error("x");
+        assert_eq!((error.kind(), error.retry()), (ErrorKind::Denied, Retry::Permanent));
+    }
+}

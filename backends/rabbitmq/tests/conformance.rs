@@ -28,6 +28,8 @@ use uuid::Uuid;
 
 use crate::server::Server;
 
+#[path = "conformance/disk.rs"]
+mod disk;
 #[path = "conformance/server.rs"]
 mod server;
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use dayfly_backend_mysql::Server as Kind;
-use dayfly_backend_sdk::testkit::{self, free_port};
+use dayfly_backend_sdk::testkit::{self, Disk, free_port};
 use sqlx::{
     Connection, MySqlConnection,
     mysql::{MySqlConnectOptions, MySqlSslMode},
@@ -19,10 +19,15 @@ use sqlx::{
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
+/// Room for the logs that both set aside, the tables and some more.
+const DISK_MEBIBYTES: u32 = 512;
+
 pub(crate) struct Server {
     pub(crate) kind: Kind,
     pub(crate) port: u16,
     directory: TempDir,
+    /// What its tables lie on, where that is another than the machine's.
+    disk: Option<Disk>,
     child: Option<Child>,
 }
 
@@ -46,9 +51,24 @@ impl Server {
 
     /// A new one of its own.
     pub(crate) fn start(kind: Kind) -> Self {
+        Self::over(None, kind)
+    }
+
+    /// One with a disk of its own, which can be filled.
+    pub(crate) fn on_small_disk(kind: Kind) -> Self {
+        let disk = Disk::new(DISK_MEBIBYTES);
+        assert!(disk.is_small(), "this test needs root, to mount a small disk");
+        Self::over(Some(disk), kind)
+    }
+
+    pub(crate) fn disk(&self) -> &Disk {
+        self.disk.as_ref().unwrap()
+    }
+
+    fn over(disk: Option<Disk>, kind: Kind) -> Self {
         // Short, since the path of a socket holds 107 bytes.
         let directory = tempfile::Builder::new().prefix("dfmy").tempdir_in("/tmp").unwrap();
-        let mut server = Self { kind, port: free_port(), directory, child: None };
+        let mut server = Self { kind, port: free_port(), directory, disk, child: None };
         fs::create_dir(server.path("empty")).unwrap();
         testkit::certify(server.directory.path());
         server.initialize();
@@ -58,6 +78,11 @@ impl Server {
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    fn data(&self) -> PathBuf {
+        let place = self.disk.as_ref().map_or(self.directory.path(), Disk::path);
+        place.join("data")
     }
 
     /// What it logs, every statement that it was told included.
@@ -148,7 +173,7 @@ impl Server {
         if is_root() {
             command.arg("--user=root");
         }
-        command.arg(format!("--datadir={}", self.path("data").display()));
+        command.arg(format!("--datadir={}", self.data().display()));
         // A server that starts clears this of temporary tables, others' too.
         command.env("TMPDIR", self.directory.path());
         command
@@ -168,7 +193,7 @@ impl Server {
                     command.arg("--user=root");
                 }
                 command.env("TMPDIR", self.directory.path());
-                run(command.arg(format!("--datadir={}", self.path("data").display())));
+                run(command.arg(format!("--datadir={}", self.data().display())));
             }
         }
     }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use dayfly_backend_sdk::testkit::{self, free_port};
+use dayfly_backend_sdk::testkit::{self, Disk, eventually, free_port};
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
@@ -20,10 +20,26 @@ const HBA: &str = "local all postgres trust\nlocal all all scram-sha-256\n\
 const SETTINGS: &str = "listen_addresses = '127.0.0.1,127.0.0.2'\nssl = on\nfsync = off\nsynchronous_commit = off\n\
     full_page_writes = off\nshared_buffers = 16MB\nmax_connections = 200\nlog_statement = all\n";
 
+/// A server that breaks down must not lose what it answered, and must not make room by itself: a
+/// checkpoint would free files of its log.
+const DURABLE: &str = "synchronous_commit = on\nautovacuum = off\ncheckpoint_timeout = 1h\n\
+    max_wal_size = 1GB\nmin_wal_size = 2MB\n";
+/// Room for what `initdb` makes, and to spare.
+const DISK_MEBIBYTES: u32 = 128;
+
+/// What lies on a small disk of its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Small {
+    Tables,
+    Log,
+}
+
 pub(crate) struct Server {
     pub(crate) port: u16,
     directory: TempDir,
+    data: PathBuf,
     programs: PathBuf,
+    disk: Option<Disk>,
 }
 
 /// Alive as long as a test uses it, so that the last one stops it.
@@ -36,13 +52,22 @@ impl Server {
         if let Some(server) = shared.upgrade() {
             return server;
         }
-        let server = Arc::new(Self::start());
+        let server = Arc::new(Self::start(None));
         setup(&server).await;
         *shared = Arc::downgrade(&server);
         server
     }
 
-    fn start() -> Self {
+    /// One of its own, with a disk that can be filled.
+    pub(crate) fn on_small_disk(small: Small) -> Self {
+        Self::start(Some(small))
+    }
+
+    pub(crate) fn disk(&self) -> &Disk {
+        self.disk.as_ref().unwrap()
+    }
+
+    fn start(small: Option<Small>) -> Self {
         let programs = programs();
         // Short, since the path of a socket holds 107 bytes.
         let directory = tempfile::Builder::new().prefix("dfpg").tempdir_in("/tmp").unwrap();
@@ -53,23 +78,52 @@ impl Server {
                 give_away(&directory.path().join(name));
             }
         }
-        let server = Self { port: free_port(), directory, programs };
-        let data = server.path("data");
+        let disk = small.map(|_| small_disk());
+        let on_disk = |what: Small, name: &str| match &disk {
+            Some(disk) if small == Some(what) => disk.path().join(name),
+            Some(_) | None => directory.path().join(name),
+        };
+        let (data, wal) = (on_disk(Small::Tables, "data"), on_disk(Small::Log, "wal"));
+        let server = Self { port: free_port(), directory, data, programs, disk };
         let init = ["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8"];
-        output(server.command("initdb").args(init).args(["--no-sync", "-D"]).arg(&data));
-        fs::write(data.join("pg_hba.conf"), HBA).unwrap();
+        let mut command = server.command("initdb");
+        command.args(init).args(["--no-sync", "-D"]).arg(&server.data);
+        if small.is_some() {
+            // The smallest files that its log can have, so that it soon needs a new one.
+            command.arg("--wal-segsize=1").arg("--waldir").arg(wal);
+        }
+        output(&mut command);
+        fs::write(server.data.join("pg_hba.conf"), HBA).unwrap();
         let place = server.directory();
+        let durable = if small.is_some() { DURABLE } else { "" };
         let settings = format!(
-            "{SETTINGS}port = {}\nunix_socket_directories = '{place}'\n\
+            "{SETTINGS}{durable}port = {}\nunix_socket_directories = '{place}'\n\
              ssl_cert_file = '{place}/server.pem'\nssl_key_file = '{place}/server.key'\n",
             server.port
         );
-        fs::write(data.join("postgresql.auto.conf"), settings).unwrap();
-        let log = server.path("log");
-        output(
-            server.command("pg_ctl").arg("-D").arg(&data).arg("-l").arg(log).args(["-ws", "start"]),
-        );
+        fs::write(server.data.join("postgresql.auto.conf"), settings).unwrap();
+        output(&mut server.starting());
         server
+    }
+
+    fn starting(&self) -> Command {
+        let mut command = self.command("pg_ctl");
+        command.arg("-D").arg(&self.data).arg("-l").arg(self.path("log")).args(["-ws", "start"]);
+        command
+    }
+
+    /// Waits until it lets somebody in, and starts it where it has ended by itself, as a service
+    /// manager does.
+    pub(crate) async fn come_back(&self) {
+        eventually("the server is back", async || {
+            if self.reach("postgres").await.is_ok() {
+                return Some(());
+            }
+            // Where the old one is still there, this one gives up.
+            drop(self.starting().output());
+            None
+        })
+        .await;
     }
 
     pub(crate) fn directory(&self) -> &str {
@@ -81,9 +135,14 @@ impl Server {
     }
 
     pub(crate) async fn admin(&self, database: &str) -> PgConnection {
+        self.reach(database).await.unwrap()
+    }
+
+    /// The same, where it may be down.
+    pub(crate) async fn reach(&self, database: &str) -> sqlx::Result<PgConnection> {
         let options = PgConnectOptions::new_without_pgpass().socket(self.directory.path());
         let options = options.port(self.port).username("postgres").password("");
-        PgConnection::connect_with(&options.database(database)).await.unwrap()
+        PgConnection::connect_with(&options.database(database)).await
     }
 
     pub(crate) fn psql(&self, url: &str, sql: &str) -> String {
@@ -110,6 +169,14 @@ impl Server {
         command.current_dir("/");
         command
     }
+}
+
+/// One that the server's user may write on.
+fn small_disk() -> Disk {
+    let disk = Disk::new(DISK_MEBIBYTES);
+    assert!(disk.is_small(), "this test needs root, to mount a small disk");
+    give_away(disk.path());
+    disk
 }
 
 /// To the user that the server runs as.
@@ -167,9 +234,8 @@ impl Drop for Bouncer {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let data = self.path("data");
         let stop = ["-m", "immediate", "-s", "stop"];
-        let stopped = self.command("pg_ctl").arg("-D").arg(data).args(stop).status();
+        let stopped = self.command("pg_ctl").arg("-D").arg(&self.data).args(stop).status();
         if !std::thread::panicking() {
             assert!(stopped.unwrap().success());
         }

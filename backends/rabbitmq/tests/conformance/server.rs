@@ -8,11 +8,18 @@ use std::{
     time::Duration,
 };
 
-use dayfly_backend_sdk::testkit::{self, free_port};
+use dayfly_backend_sdk::testkit::{self, Disk, free_port};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 
 pub(crate) const ADMIN: &str = "root:root";
+
+/// With less than this left it blocks whoever publishes.
+const FREE_MIN: u64 = 1_000_000;
+/// More than any disk has.
+const FREE_NEVER: u64 = 1_000_000_000_000_000;
+/// Room for its database, a hundred times.
+const DISK_MEBIBYTES: u32 = 64;
 
 pub(crate) struct Server {
     directory: TempDir,
@@ -21,6 +28,8 @@ pub(crate) struct Server {
     pub(crate) management_tls: u16,
     distribution: u16,
     epmd: u16,
+    /// What its database lies on, where that is another than the machine's.
+    disk: Option<Disk>,
     children: Vec<Child>,
 }
 
@@ -40,6 +49,26 @@ impl Server {
     }
 
     pub(crate) fn start() -> Self {
+        Self::over(None, FREE_MIN)
+    }
+
+    /// One that thinks that its disk is nearly full.
+    pub(crate) fn in_alarm() -> Self {
+        Self::over(None, FREE_NEVER)
+    }
+
+    /// One with a disk of its own, which can be filled.
+    pub(crate) fn on_small_disk() -> Self {
+        let disk = Disk::new(DISK_MEBIBYTES);
+        assert!(disk.is_small(), "this test needs root, to mount a small disk");
+        Self::over(Some(disk), FREE_MIN)
+    }
+
+    pub(crate) fn disk(&self) -> &Disk {
+        self.disk.as_ref().unwrap()
+    }
+
+    fn over(disk: Option<Disk>, free_min: u64) -> Self {
         let directory = tempfile::Builder::new().prefix("dfmq").tempdir_in("/tmp").unwrap();
         let mut server = Self {
             directory,
@@ -48,6 +77,7 @@ impl Server {
             management_tls: free_port(),
             distribution: free_port(),
             epmd: free_port(),
+            disk,
             children: Vec::new(),
         };
         testkit::certify(server.directory.path());
@@ -55,7 +85,7 @@ impl Server {
         let place = server.directory.path().display().to_string();
         let settings = format!(
             "loopback_users = none\ndefault_user = root\ndefault_pass = root\n\
-             disk_free_limit.absolute = 1MB\nlog.file.level = debug\n\
+             disk_free_limit.absolute = {free_min}\nlog.file.level = debug\n\
              management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {}\n\
              management.ssl.ip = 127.0.0.1\nmanagement.ssl.port = {}\n\
              management.ssl.cacertfile = {place}/ca.pem\n\
@@ -72,10 +102,15 @@ impl Server {
         self.directory.path().join(name)
     }
 
+    /// Where its database is.
+    fn database(&self) -> PathBuf {
+        self.disk.as_ref().map_or(self.directory.path(), Disk::path).join("mnesia")
+    }
+
     /// Everything that it has written: logs, and the database of its users.
     pub(crate) fn written(&self) -> String {
         let mut text = String::new();
-        let mut rest = vec![self.path("log"), self.path("mnesia")];
+        let mut rest = vec![self.path("log"), self.database()];
         while let Some(path) = rest.pop() {
             if path.is_dir() {
                 rest.extend(fs::read_dir(path).unwrap().flatten().map(|entry| entry.path()));
@@ -113,8 +148,10 @@ impl Server {
         command.env("RABBITMQ_DIST_PORT", self.distribution.to_string());
         command.env("ERL_EPMD_PORT", self.epmd.to_string());
         command.env("RABBITMQ_CONF_ENV_FILE", "/dev/null");
+        command.env("RABBITMQ_MNESIA_BASE", self.database());
+        // What it leaves behind when it breaks down.
+        command.current_dir(self.directory.path()).env("ERL_CRASH_DUMP_SECONDS", "0");
         for (variable, name) in [
-            ("MNESIA_BASE", "mnesia"),
             ("LOG_BASE", "log"),
             ("ENABLED_PLUGINS_FILE", "plugins"),
             ("CONFIG_FILE", "rabbitmq.conf"),
