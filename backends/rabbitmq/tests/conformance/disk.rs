@@ -98,7 +98,15 @@ async fn a_node_that_cannot_write_undoes_no_death_that_was_claimed() {
         assert!(works(credential), "{}", doomed.handle);
     }
     for doomed in [&due, &failed] {
-        end(&backend, doomed).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+        // The connections that the kill has broken are found out one by one.
+        eventually("its end", async || match end(&backend, doomed).await {
+            Ok(()) => Some(()),
+            Err(error) => {
+                assert_eq!(error.retry(), Retry::Temporary, "{}", chain(&error));
+                None
+            }
+        })
+        .await;
         assert_eq!(liveness(&backend, doomed).await, Liveness::Gone);
     }
     assert!(!works(&due_credential));
