@@ -46,7 +46,20 @@ impl Client {
     pub async fn run(self) {
         let dice = &self.world.dice;
         tokio::time::sleep(dice.between(Duration::ZERO, self.world.plan.lasts)).await;
-        let Some(task) = self.open().await else { return };
+        let Some((task, every)) = self.open().await else { return };
+        match every {
+            None => self.work(task).await,
+            // Who has done his work is silent, and his task is lost if he did not complete it.
+            Some(every) => tokio::select! {
+                biased;
+                () = self.work(task) => {}
+                () = self.beat(task, every) => {}
+            },
+        }
+    }
+
+    async fn work(&self, task: TaskId) {
+        let dice = &self.world.dice;
         let rounds = 1 + dice.below(6);
         for _ in 0..rounds {
             if let Some(held) = self.mint(task).await {
@@ -72,7 +85,19 @@ impl Client {
         tokio::time::timeout(patience, answered).await.ok()
     }
 
-    async fn open(&self) -> Option<TaskId> {
+    /// Says again and again that somebody is there, as a client would: three times in each
+    /// interval.
+    async fn beat(&self, task: TaskId, every: Duration) {
+        loop {
+            tokio::time::sleep(every / 3).await;
+            let Some(running) = self.fleet.any() else { continue };
+            let store = Arc::clone(running.engine.store());
+            drop(self.ask(&running, store.write(Write::Beat { task })).await);
+        }
+    }
+
+    /// Opens a task; a third of them are to be heard.
+    async fn open(&self) -> Option<(TaskId, Option<Duration>)> {
         let world = &self.world;
         let (least, most) = (Duration::from_secs(10), world.plan.task_most);
         for _ in 0..5 {
@@ -80,6 +105,9 @@ impl Client {
                 let id = TaskId::new(world.now(), &world.dice);
                 let mut token_hash = [0; 32];
                 dayfly_lease::Entropy::fill(&world.dice, &mut token_hash);
+                let [chance, length, ..] = token_hash;
+                let every = Duration::from_secs(10 + u64::from(length) / 5);
+                let heartbeat = chance.is_multiple_of(3).then_some(every);
                 let task = Box::new(NewTask {
                     id,
                     principal: "sim|client".into(),
@@ -88,13 +116,14 @@ impl Client {
                     purpose: "a run".into(),
                     token_hash,
                     ttl: world.dice.between(least, most),
+                    heartbeat,
                 });
                 let decision = Entry::new("task.opened", "sim|client");
                 let write = Write::OpenTask { task, replay: None, decision };
                 let store = Arc::clone(running.engine.store());
                 if let Some(Ok(Written::Task(task))) = self.ask(&running, store.write(write)).await
                 {
-                    return Some(task.id);
+                    return Some((task.id, heartbeat));
                 }
             }
             tokio::time::sleep(world.dice.millis(100, 20_000)).await;

@@ -81,6 +81,7 @@ impl Kind {
             Write::HandBack { .. } => Self::HandBack,
             Write::TakeTurn { .. } => Self::TakeTurn,
             Write::Note(_)
+            | Write::Beat { .. }
             | Write::Probe
             | Write::Suspend { .. }
             | Write::Resume { .. }
@@ -208,6 +209,8 @@ moments! {
     CompletionPaid => "a completion answered that all is dead",
     CompletionOwed => "a completion answered that something is owed",
     CompletionWithPending => "a task was closed while a mint was in flight",
+    TaskHeard => "a task was heard",
+    TaskLost => "a task fell silent and was lost",
     RenewalGranted => "a renewal was granted",
     RenewalTakenBack => "a renewal was taken back",
     RenewalsCrossed => "two renewals of one lease ran at once",

@@ -2,7 +2,7 @@
 //!
 //! Invariant: nothing here changes the world; it only tells the model, and cries out.
 
-use dayfly_lease::{Lease, State, StoreError, Write, Written};
+use dayfly_lease::{Lease, State, StoreError, TaskEnd, TaskState, Write, Written};
 
 use crate::{
     coverage::Moment,
@@ -119,12 +119,18 @@ fn before_rows(world: &World, write: &Write, written: &Result<Written, StoreErro
 
 fn after_rows(world: &World, write: &Write, written: &Result<Written, StoreError>) {
     match written {
-        Ok(Written::Closed(closed)) => {
+        Ok(Written::Closed(closed) | Written::Ended { closed, .. }) => {
             let mut model = world.model();
             for one in closed {
+                if matches!(one.task.state, TaskState::Closed { end: TaskEnd::Lost, .. }) {
+                    world.saw(Moment::TaskLost);
+                }
                 model.closed.insert(one.task.id);
                 none_lives(world, &model, one.task.id);
             }
+        }
+        Ok(Written::Task(_)) if matches!(write, Write::Beat { .. }) => {
+            world.saw(Moment::TaskHeard);
         }
         Ok(Written::Renewed { lease, before }) => {
             if lease.expires_at > *before

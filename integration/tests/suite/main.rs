@@ -11,6 +11,8 @@ mod faults;
 #[cfg(test)]
 mod fsck;
 #[cfg(test)]
+mod heartbeats;
+#[cfg(test)]
 mod http_api;
 #[cfg(test)]
 mod jwt;

@@ -46,6 +46,7 @@ const ROUTES: &[(&str, &str, &str, Wrong)] = &[
     ("post", "/api/v1/tasks", r#"{"purpose":"p","ttl_seconds":60}"#, Wrong::Refused),
     ("get", "/api/v1/tasks/{id}", "", Wrong::Hidden),
     ("post", "/api/v1/tasks/{id}/complete", r#"{"outcome":"completed"}"#, Wrong::Hidden),
+    ("post", "/api/v1/tasks/{id}/heartbeat", "", Wrong::Hidden),
     ("get", "/api/v1/whoami", "", Wrong::Own),
     ("get", "/healthz", "", Wrong::Public),
     ("get", "/metrics", "", Wrong::Public),

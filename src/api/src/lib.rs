@@ -20,6 +20,6 @@ pub use problem::{FieldFault, Problem};
 pub use role::{Role, RoleList};
 pub use standing::{BackendStanding, Hold, Rotated, Standing, Suspension};
 pub use task::{
-    CompleteTask, Completed, CreateTask, Introspection, LeaseCounts, OpenedTask, Outcome, Task,
-    TaskPage, WhoAmI,
+    CompleteTask, Completed, CreateTask, Heartbeat, Introspection, LeaseCounts, OpenedTask,
+    Outcome, Task, TaskPage, WhoAmI,
 };

@@ -13,6 +13,11 @@ pub struct CreateTask {
     pub purpose: String,
     /// How long the task may take at most.
     pub ttl_seconds: i64,
+    /// How long the task may be silent at most: without a call of
+    /// `POST /api/v1/tasks/{id}/heartbeat` for so long it is lost, and its credentials are
+    /// revoked. Absent: nobody need hear it. Call three times in an interval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat_seconds: Option<i64>,
     /// Roles to mint in the same round trip, all or nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
@@ -30,6 +35,9 @@ pub struct OpenedTask {
     pub state: String,
     /// The task's deadline.
     pub expires_at: String,
+    /// From when on the task is lost unless it is heard before; absent without a heartbeat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_at: Option<String>,
     /// The leases of the roles that were asked for, with their credentials.
     pub leases: Vec<Lease>,
 }
@@ -52,6 +60,13 @@ pub struct Task {
     pub opened_at: String,
     /// Its deadline.
     pub expires_at: String,
+    /// How long it may be silent; absent without a heartbeat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat_seconds: Option<u64>,
+    /// From when on it is lost unless it is heard before; absent without a heartbeat, and when
+    /// it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_at: Option<String>,
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed_at: Option<String>,
@@ -115,6 +130,21 @@ pub enum Outcome {
 pub struct CompleteTask {
     /// How it ended.
     pub outcome: Outcome,
+}
+
+/// Answer of `POST /api/v1/tasks/{id}/heartbeat`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Heartbeat {
+    /// The task's id.
+    pub id: String,
+    /// `open`.
+    pub state: String,
+    /// From when on it is lost unless it is heard before. A call that comes soon after another
+    /// does not move it.
+    pub lost_at: String,
+    /// The task's deadline, which no heartbeat moves.
+    pub expires_at: String,
 }
 
 /// Answer of a completion: 200 when every credential is verified dead, 202 with what is

@@ -47,6 +47,7 @@ pub(crate) async fn run(args: &ExecArgs, context: Context<'_>) -> Result<u8, Err
     let request = CreateTask {
         purpose: purpose(args),
         ttl_seconds: i64::try_from(args.ttl.as_secs()).unwrap_or(i64::MAX),
+        heartbeat_seconds: None,
         roles: environment::roles(&args.roles),
     };
     child::hide_memory();

@@ -15,6 +15,7 @@
 
 mod cases;
 mod guards;
+mod silence;
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,6 +32,7 @@ pub async fn run(store: Arc<dyn Store>) {
     run_beside_others(Arc::clone(&store)).await;
     let suite = Suite { store, entropy: Arc::new(SystemEntropy::new()) };
     guards::run(&suite).await;
+    silence::run(&suite).await;
 }
 
 /// Runs the cases that do not mind others on the same store.
@@ -75,13 +77,23 @@ impl Suite {
         self.try_open_as(principal, ttl, None).await.expect("a task opens")
     }
 
+    /// A task that must be heard.
+    async fn open_with_heartbeat(&self, ttl: Duration, every: Duration) -> Task {
+        let task = NewTask { heartbeat: Some(every), ..self.new_task("ci|repo", ttl).await };
+        self.try_open_new(task, None).await.expect("a task opens")
+    }
+
     async fn try_open_as(
         &self,
         principal: &str,
         ttl: Duration,
         replay: Option<Replay>,
     ) -> Result<Task, StoreError> {
-        let task = NewTask {
+        self.try_open_new(self.new_task(principal, ttl).await, replay).await
+    }
+
+    async fn new_task(&self, principal: &str, ttl: Duration) -> NewTask {
+        NewTask {
             id: TaskId::new(self.now().await, self.entropy.as_ref()),
             principal: principal.into(),
             issuer: "ci".into(),
@@ -89,7 +101,15 @@ impl Suite {
             purpose: "conformance".into(),
             token_hash: self.random(),
             ttl,
-        };
+            heartbeat: None,
+        }
+    }
+
+    async fn try_open_new(
+        &self,
+        task: NewTask,
+        replay: Option<Replay>,
+    ) -> Result<Task, StoreError> {
         let decision = Entry::new("task.opened", "ci|repo");
         match self.store.write(Write::OpenTask { task: Box::new(task), replay, decision }).await? {
             Written::Task(task) => Ok(*task),

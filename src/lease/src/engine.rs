@@ -6,6 +6,7 @@
 mod bell;
 mod breaker;
 mod complete;
+mod hear;
 mod kept;
 mod mint;
 mod reap;
@@ -33,6 +34,7 @@ use crate::{Clock, Entropy, ReplicaId, Seal, Store, Write, failpoint};
 
 use bell::Bell;
 use breaker::{Breaker, Pass};
+use hear::Hearing;
 use sweep::Tally;
 
 /// The engine's bounds.
@@ -141,6 +143,7 @@ pub struct Engine {
     deaths: Bell,
     /// The store's clock as last seen, and how long the process had been running then.
     seen: Mutex<Option<(Timestamp, Duration)>>,
+    hearing: Hearing,
     shutdown: watch::Sender<bool>,
     /// What runs detached from its request: sagas, delivery marks, condemnations.
     detached: TaskTracker,
@@ -167,6 +170,7 @@ impl Engine {
             owner: watch::Sender::new(Owner::Unknown),
             tally: Tally::default(),
         };
+        let hearing = Hearing::new(settings.poll_max);
         let lines = backends.into_iter();
         let lines = lines.map(|(name, backend)| (name.clone(), line(&name, backend))).collect();
         Arc::new(Self {
@@ -178,6 +182,7 @@ impl Engine {
             settings,
             deaths: Bell::default(),
             seen: Mutex::new(None),
+            hearing,
             shutdown: watch::Sender::new(false),
             detached: TaskTracker::new(),
         })
@@ -246,6 +251,17 @@ impl Engine {
         let mut random = [0_u8; 1];
         self.entropy.fill(&mut random);
         80 + u32::from(random[0]) * 40 / 255
+    }
+
+    /// A heartbeat was turned away: nobody is taken to be silent for what happened before.
+    pub fn missed_a_beat(&self) {
+        self.hearing.broke_off();
+    }
+
+    /// From now on nothing is heard here, since the process stops listening; so no silence is
+    /// held against anybody by this replica any more.
+    pub fn listen_no_more(&self) {
+        self.hearing.stop();
     }
 
     /// Tells the loops to stop after what they are doing.

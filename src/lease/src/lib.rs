@@ -37,7 +37,7 @@ pub use standing::{
     CLOCK_TOLERANCE, HOLD_LEASES_MIN, HOLD_MAX, Hold, Spared, Standing, Suspension,
 };
 pub use store::{
-    Closed, Counts, IdempotencyKey, Intent, Owed, Refusal, Replay, Sighting, Store, StoreError,
-    Write, Written,
+    Closed, Counts, Heard, IdempotencyKey, Intent, Owed, Refusal, Replay, Sighting, Store,
+    StoreError, Write, Written,
 };
-pub use task::{NewTask, Task, TaskEnd, TaskState};
+pub use task::{Heartbeat, NewTask, Task, TaskEnd, TaskState};

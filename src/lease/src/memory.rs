@@ -165,7 +165,7 @@ impl Store for MemoryStore {
     async fn next_task_due(&self) -> Result<Option<Duration>, StoreError> {
         let rows = self.rows.lock().await;
         let open = rows.tasks.values().filter(|task| task.state == TaskState::Open);
-        Ok(open.map(|task| task.expires_at).min().map(|due| due.since(self.clock.now())))
+        Ok(open.map(Task::due_at).min().map(|due| due.since(self.clock.now())))
     }
 
     async fn now(&self) -> Result<Timestamp, StoreError> {
@@ -228,11 +228,13 @@ impl Tx for MemoryTx<'_> {
         Ok(self.rows.tasks.get(&id).cloned())
     }
 
-    async fn due_tasks(&mut self, limit: u32, spared: Spared) -> Result<Vec<Task>, StoreError> {
-        let held = |at| spared.hold.is_some_and(|hold| hold.holds(at, self.now));
-        let due = |task: &&Task| {
-            task.state == TaskState::Open && task.expires_at <= self.now && !held(task.expires_at)
-        };
+    async fn due_tasks(
+        &mut self,
+        limit: u32,
+        spared: Spared,
+        heard: Duration,
+    ) -> Result<Vec<Task>, StoreError> {
+        let due = |task: &&Task| task.due_end(self.now, spared, heard).is_some();
         Ok(self.rows.tasks.values().filter(due).take(limit as usize).cloned().collect())
     }
 

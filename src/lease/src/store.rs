@@ -42,7 +42,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// is due now, none when nothing is scheduled.
     async fn next_due(&self, backend: &str) -> Result<Option<Duration>, StoreError>;
 
-    /// How long until the next open task's deadline, by the store's clock.
+    /// How long until the next open task is due ([`Task::due_at`]), by the store's clock; zero
+    /// when one is due now, also where nobody could have heard it.
     async fn next_task_due(&self) -> Result<Option<Duration>, StoreError>;
 
     /// Whether the store answers, and its clock.
@@ -161,12 +162,19 @@ pub enum Write {
         /// Who says so.
         actor: String,
     },
-    /// Ends the tasks whose deadline has passed.
+    /// A task is heard: whoever works on it is there.
+    Beat {
+        /// Which task.
+        task: TaskId,
+    },
+    /// Ends the tasks whose deadline has passed, and those that have been silent for too long.
     ExpireTasks {
         /// At most so many.
         limit: u32,
         /// As far as the store's clock can be, by the replica's own reckoning.
         believed: Option<Timestamp>,
+        /// For how long the replica has heard whoever spoke; without it no silence is believed.
+        heard: Option<Heard>,
     },
     /// Takes due leases of one backend to work on; those that were alive become revoking.
     Claim {
@@ -277,12 +285,25 @@ impl Write {
         matches!(self, Self::Intend(intent) if !intent.quotas.is_empty())
     }
 
-    /// Whether losing it would do more than bring a revocation forward. An activation or a
-    /// delivery mark that is lost only fails towards revocation, unless the activation has with
-    /// it what the revocation needs.
+    /// Whether losing it would do more than bring a revocation forward. An activation, a
+    /// delivery mark or a heartbeat that is lost only fails towards revocation, unless the
+    /// activation has with it what the revocation needs.
     pub fn must_be_durable(&self) -> bool {
-        !matches!(self, Self::Activate { kept: None, .. } | Self::Deliver { .. })
+        !matches!(
+            self,
+            Self::Activate { kept: None, .. } | Self::Beat { .. } | Self::Deliver { .. }
+        )
     }
+}
+
+/// For how long a replica has heard whoever spoke: it ran, and the store took what it wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// For how long without a gap, by the replica's own running time.
+    pub length: Duration,
+    /// The latest that the store's clock can be, by the replica's own reckoning. If it is later,
+    /// it jumped, or this was long on its way: then nothing was heard.
+    pub until: Timestamp,
 }
 
 /// A lease whose revocation failed, or must be repeated.
@@ -395,8 +416,15 @@ pub enum Written {
     Turn(Option<u64>),
     /// So many rows.
     Count(u64),
-    /// The tasks that ended, with the backends of their leases.
+    /// The task that was closed, with the backends of its leases.
     Closed(Vec<Closed>),
+    /// The tasks that time ended, and the store's clock.
+    Ended {
+        /// The tasks, with the backends of their leases.
+        closed: Vec<Closed>,
+        /// The clock.
+        now: Timestamp,
+    },
     /// Nothing to tell.
     Done,
 }
@@ -459,6 +487,9 @@ pub enum Refusal {
     /// The store has lost commits or was restored, and nobody has looked yet.
     #[error("minting is suspended until the store is recovered")]
     Suspended,
+    /// The task was opened without a heartbeat.
+    #[error("the task has no heartbeat")]
+    NoHeartbeat,
     /// Only a lease whose revocation is owed can be given up.
     #[error("the lease is not owed")]
     NotOwed,

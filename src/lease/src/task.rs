@@ -7,7 +7,7 @@ use std::time::Duration;
 use dayfly_backend_sdk::Timestamp;
 use serde_json::Value;
 
-use crate::{Cause, TaskId};
+use crate::{Cause, Spared, TaskId};
 
 /// How a task ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +73,34 @@ pub enum TaskState {
     },
 }
 
+/// How a task shows that somebody still works on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// The longest silence, by the store's clock. Longer than zero.
+    pub every: Duration,
+    /// From when on it counts as silent. Whether it is lost then is another question: somebody
+    /// must have been there to hear it ([`Heard`](crate::Heard)).
+    pub lost_at: Timestamp,
+}
+
+impl Heartbeat {
+    /// The heartbeat of a task that was heard at `now`.
+    pub fn new(every: Duration, now: Timestamp) -> Self {
+        // A quarter on top, so that what is heard soon after need not be written.
+        Self { every, lost_at: now.plus(every.saturating_add(every / 4)) }
+    }
+
+    /// The same, heard again at `now`. `None` where nothing need be written: as it stands,
+    /// silence begins no sooner than `every` from now.
+    #[must_use]
+    pub fn heard(self, now: Timestamp) -> Option<Self> {
+        let again = Self::new(self.every, now);
+        // Later than it can be: the store's clock was set back since.
+        let possible = self.lost_at <= again.lost_at;
+        (!possible || self.lost_at < now.plus(self.every)).then_some(again)
+    }
+}
+
 /// A task's row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Task {
@@ -94,10 +122,35 @@ pub struct Task {
     pub opened_at: Timestamp,
     /// Its deadline.
     pub expires_at: Timestamp,
+    /// Its heartbeat, if it has one.
+    pub heartbeat: Option<Heartbeat>,
 }
 
 impl Task {
-    /// Whether it may mint at `now`.
+    /// When somebody must look whether it has ended: the lesser of its deadline and of when it
+    /// counts as silent.
+    pub fn due_at(&self) -> Timestamp {
+        let silent_at = self.heartbeat.map(|heartbeat| heartbeat.lost_at);
+        silent_at.map_or(self.expires_at, |at| at.min(self.expires_at))
+    }
+
+    /// How it ends at `now`, if time ends it: `spared` is what the brake holds, and no silence
+    /// longer than `heard` is believed. The deadline comes first, since nobody need have
+    /// listened for that.
+    pub fn due_end(&self, now: Timestamp, spared: Spared, heard: Duration) -> Option<TaskEnd> {
+        if self.state != TaskState::Open {
+            return None;
+        }
+        let held = spared.hold.is_some_and(|hold| hold.holds(self.expires_at, now));
+        if self.expires_at <= now && !held {
+            return Some(TaskEnd::Expired);
+        }
+        let heartbeat = self.heartbeat?;
+        (heartbeat.lost_at <= now && heartbeat.every <= heard).then_some(TaskEnd::Lost)
+    }
+
+    /// Whether it may mint at `now`. One that has fallen silent may, until it was ended for it:
+    /// whoever asks is there.
     pub fn is_open(&self, now: Timestamp) -> bool {
         self.state == TaskState::Open && now < self.expires_at
     }
@@ -129,4 +182,37 @@ pub struct NewTask {
     pub token_hash: [u8; 32],
     /// How long until its deadline.
     pub ttl: Duration,
+    /// The longest that it may be silent; none where nobody need hear it.
+    pub heartbeat: Option<Duration>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVERY: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn silence_never_begins_sooner_than_was_asked_for() {
+        let opened = Timestamp::from_seconds(1_000);
+        let mut heartbeat = Heartbeat::new(EVERY, opened);
+        let mut written = 0;
+        for seconds in 0..300 {
+            let now = opened.plus(Duration::from_secs(seconds));
+            if let Some(again) = heartbeat.heard(now) {
+                heartbeat = again;
+                written += 1;
+            }
+            assert!(heartbeat.lost_at >= now.plus(EVERY), "at {seconds} s");
+            assert!(heartbeat.lost_at <= now.plus(EVERY + EVERY / 4), "at {seconds} s");
+        }
+        assert_eq!(written, 299 / 6, "one beat in six is written: the others change nothing");
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_does_not_leave_a_task_unwatched() {
+        let heartbeat = Heartbeat::new(EVERY, Timestamp::from_seconds(9_000));
+        let now = Timestamp::from_seconds(1_000);
+        assert_eq!(heartbeat.heard(now), Some(Heartbeat::new(EVERY, now)));
+    }
 }

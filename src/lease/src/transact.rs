@@ -10,6 +10,8 @@ mod mint;
 mod root;
 mod task;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use dayfly_backend_sdk::Timestamp;
 
@@ -41,9 +43,14 @@ pub trait Tx: Send {
     /// otherwise nobody else can change it.
     async fn task(&mut self, id: TaskId, exclusive: bool) -> Result<Option<Task>, StoreError>;
 
-    /// Up to `limit` open tasks whose deadline has passed and that nobody else is changing,
-    /// but for those that `spared` holds.
-    async fn due_tasks(&mut self, limit: u32, spared: Spared) -> Result<Vec<Task>, StoreError>;
+    /// Up to `limit` tasks that time ends now ([`Task::due_end`]) and that nobody else is
+    /// changing.
+    async fn due_tasks(
+        &mut self,
+        limit: u32,
+        spared: Spared,
+        heard: Duration,
+    ) -> Result<Vec<Task>, StoreError>;
 
     /// Adds a task.
     async fn insert_task(&mut self, task: &Task) -> Result<(), StoreError>;
@@ -164,7 +171,10 @@ pub async fn apply<T: Tx + ?Sized>(tx: &mut T, write: &Write) -> Result<Written,
             mint::shorten(tx, *lease, *epoch, *expires_at).await
         }
         Write::CloseTask { task, end, actor } => task::close(tx, *task, *end, actor).await,
-        Write::ExpireTasks { limit, believed } => task::expire(tx, *limit, *believed).await,
+        Write::Beat { task } => task::beat(tx, *task).await,
+        Write::ExpireTasks { limit, believed, heard } => {
+            task::expire(tx, *limit, *believed, *heard).await
+        }
         Write::Claim { backend, owner, limit, hold, believed } => {
             let spared = guard::spared(tx, *believed).await?;
             death::claim(tx, backend, *owner, *limit, *hold, spared).await

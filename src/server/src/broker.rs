@@ -50,6 +50,10 @@ pub struct Limits {
     pub concurrency: usize,
     /// The longest lifetime of a task.
     pub task_ttl_max: Duration,
+    /// The shortest interval of a heartbeat.
+    pub heartbeat_min: Duration,
+    /// The longest.
+    pub heartbeat_max: Duration,
     /// A proxy stands before us, so the connection's address is not the caller's.
     pub behind_proxy: bool,
 }
@@ -61,6 +65,8 @@ impl Default for Limits {
             request_timeout: Duration::from_secs(30),
             concurrency: 1_024,
             task_ttl_max: Duration::from_hours(6),
+            heartbeat_min: Duration::from_secs(10),
+            heartbeat_max: Duration::from_mins(10),
             behind_proxy: false,
         }
     }

@@ -42,6 +42,7 @@ pub fn router(broker: Arc<Broker>) -> Router {
         .route("/api/v1/tasks", post(tasks::create::handler).get(tasks::list::handler))
         .route("/api/v1/tasks/{id}", get(tasks::show::handler))
         .route("/api/v1/tasks/{id}/complete", post(tasks::complete::handler))
+        .route("/api/v1/tasks/{id}/heartbeat", post(tasks::heartbeat::handler))
         .route("/api/v1/leases", post(leases::create::handler).get(leases::list::handler))
         .route("/api/v1/leases/{id}", get(leases::show::handler))
         .route("/api/v1/leases/{id}/renew", post(leases::renew::handler))

@@ -185,6 +185,8 @@ pub async fn build(config: &Config, policies: Policies) -> Result<Arc<Broker>, S
             request_timeout: config.server.limits.request_timeout,
             concurrency: config.server.limits.concurrency as usize,
             task_ttl_max: config.tasks.ttl_max,
+            heartbeat_min: config.tasks.heartbeat_min,
+            heartbeat_max: config.tasks.heartbeat_max,
             behind_proxy: config.server.behind_tls_proxy,
         },
         settings: settings(config, &entropy),
@@ -231,7 +233,8 @@ pub async fn serve(
         schedule::look_again(&looking).await;
     });
     tracing::info!(address = %listening.address(), replica = %broker.engine.replica(), "server.ready");
-    listening.until_told_to_stop(|| reload(path, &broker, env)).await;
+    let stopping = || broker.engine.listen_no_more();
+    listening.until_told_to_stop(|| reload(path, &broker, env), stopping).await;
     drop(scheduler);
     broker.engine.drain(DRAIN).await;
     broker.engine.stop();

@@ -241,7 +241,7 @@ macro_rules! query_tasks {
         sqlx::query_as!(
             crate::row::TaskRow,
             r#"SELECT id, principal, issuer, identity, purpose, token_hash, opened_at,
-                expires_at, ended, closed_at
+                expires_at, ended, closed_at, heartbeat, lost_at
             FROM tasks "# + $tail
             $(, $argument)*
         )

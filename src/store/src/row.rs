@@ -3,10 +3,12 @@
 //! Invariant: a row that means nothing is an error that names it; it never becomes a lease
 //! with a default in the place of what could not be read.
 
+use std::time::Duration;
+
 use dayfly_backend_sdk::{Belt, Handle, Plan, Timestamp};
 use dayfly_lease::{
-    Abandonment, Cause, Claim, Decision, Hold, Lease, LeaseId, ReplicaId, Sealed, Standing, State,
-    StoreError, Suspension, Task, TaskEnd, TaskId, TaskState, audit::Record,
+    Abandonment, Cause, Claim, Decision, Heartbeat, Hold, Lease, LeaseId, ReplicaId, Sealed,
+    Standing, State, StoreError, Suspension, Task, TaskEnd, TaskId, TaskState, audit::Record,
 };
 use serde_json::Value;
 use sqlx::types::time::OffsetDateTime;
@@ -205,6 +207,8 @@ pub(crate) struct TaskRow {
     pub(crate) expires_at: Timestamp,
     pub(crate) ended: Option<String>,
     pub(crate) closed_at: Moment,
+    pub(crate) heartbeat: Option<i64>,
+    pub(crate) lost_at: Moment,
 }
 
 impl TryFrom<TaskRow> for Task {
@@ -218,6 +222,13 @@ impl TryFrom<TaskRow> for Task {
             (Some(Some(end)), Some(at)) => TaskState::Closed { end, at },
             _ => return Err(unreadable()),
         };
+        let heartbeat = match (row.heartbeat.map(u64::try_from), row.lost_at.0) {
+            (None, None) => None,
+            (Some(Ok(micros)), Some(lost_at)) => {
+                Some(Heartbeat { every: Duration::from_micros(micros), lost_at })
+            }
+            _ => return Err(unreadable()),
+        };
         Ok(Self {
             id,
             principal: row.principal,
@@ -228,6 +239,7 @@ impl TryFrom<TaskRow> for Task {
             state,
             opened_at: row.opened_at,
             expires_at: row.expires_at,
+            heartbeat,
         })
     }
 }
@@ -284,6 +296,11 @@ impl TryFrom<RecordRow> for Record {
 
 pub(crate) fn hash(bytes: &[u8]) -> Option<[u8; 32]> {
     bytes.try_into().ok()
+}
+
+/// A length of time as a column has it.
+pub(crate) fn in_micros(length: Duration) -> i64 {
+    i64::try_from(length.as_micros()).unwrap_or(i64::MAX)
 }
 
 pub(crate) fn task_end(task: &Task) -> (Option<&'static str>, Option<Timestamp>) {

@@ -115,6 +115,7 @@ pub(crate) fn opened(leases: &[Lease]) -> OpenedTask {
         token: TASK_TOKEN.into(),
         state: "open".into(),
         expires_at: "2026-01-01T00:15:00Z".into(),
+        lost_at: None,
         leases: leases.to_vec(),
     }
 }

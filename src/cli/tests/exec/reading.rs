@@ -114,6 +114,8 @@ fn tasks_are_shown_and_completed() {
                 issuer: "ci".into(),
                 opened_at: "2026-01-01T00:00:00Z".into(),
                 expires_at: "2026-01-01T00:15:00Z".into(),
+                heartbeat_seconds: None,
+                lost_at: None,
                 closed_at: None,
                 leases: dayfly_api::LeaseCounts { active: 2, ..Default::default() },
             },

@@ -346,7 +346,11 @@ async fn a_deadline_ends_a_task(suite: &Suite) {
     // Another replica may be about to end it; who finds it locked passes over it.
     let mut ended = TaskState::Open;
     for _ in 0..500 {
-        suite.store.write(Write::ExpireTasks { limit: 100, believed: None }).await.unwrap();
+        suite
+            .store
+            .write(Write::ExpireTasks { limit: 100, believed: None, heard: None })
+            .await
+            .unwrap();
         ended = suite.store.task(task.id).await.unwrap().unwrap().state;
         if ended != TaskState::Open {
             break;

@@ -173,7 +173,7 @@ async fn a_jump_of_the_clock_is_held(suite: &Suite) {
     let hold = suite.store.standing().await.unwrap().hold.unwrap();
     assert!(hold.is_on(suite.now().await));
     assert!(claim(None).await.is_empty(), "other replicas hold it too");
-    let expire = Write::ExpireTasks { limit: 100, believed: None };
+    let expire = Write::ExpireTasks { limit: 100, believed: None, heard: None };
     suite.store.write(expire).await.unwrap();
     suite.store.write(Write::ReleaseHold { actor: "x".into() }).await.unwrap();
     assert_eq!(suite.store.standing().await.unwrap().hold, None);

@@ -297,6 +297,7 @@ impl Engine {
             | Written::Count(_)
             | Written::Root(_)
             | Written::Closed(_)
+            | Written::Ended { .. }
             | Written::Done => Err(MintError::Interrupted),
         }
     }

@@ -41,7 +41,7 @@ impl Death {
 }
 
 impl Engine {
-    /// Starts the reapers of every backend and the watch over the tasks' deadlines.
+    /// Starts the reapers of every backend and the watch over the tasks' ends.
     pub fn start(self: &Arc<Self>) -> Vec<tokio::task::JoinHandle<()>> {
         let mut loops = Vec::new();
         for name in self.lines.keys() {
@@ -337,25 +337,31 @@ impl Engine {
     async fn end_tasks_for_ever(self: Arc<Self>) {
         let mut shutdown = self.shutdown.subscribe();
         let never = Bell::default();
+        let mut was_left = false;
         while !*shutdown.borrow() {
             match self.end_due_tasks().await {
                 Ok(0) => {
                     let next = self.store.next_task_due().await;
+                    // What is due and was left before is held, or nobody could have heard it:
+                    // that takes its time.
+                    let is_left = matches!(next, Ok(Some(Duration::ZERO)));
+                    let next = if is_left && was_left { Ok(None) } else { next };
+                    was_left = is_left;
                     self.pause(next, (&never, 0), &mut shutdown).await;
                 }
-                Ok(_) => {}
+                Ok(_) => was_left = false,
                 Err(error) => self.pause(Err(error), (&never, 0), &mut shutdown).await,
             }
         }
     }
 
-    /// Ends tasks whose deadline has passed; answers with how many.
+    /// Ends tasks whose deadline has passed or that are lost; answers with how many.
     pub async fn end_due_tasks(&self) -> Result<usize, StoreError> {
-        let written = self
-            .store
-            .write(Write::ExpireTasks { limit: TASKS_LIMIT, believed: self.believed() })
-            .await?;
-        let Written::Closed(closed) = written else { return Ok(0) };
+        let (believed, heard) = (self.believed(), self.hearing.so_far(self.clock.running()));
+        let write = Write::ExpireTasks { limit: TASKS_LIMIT, believed, heard };
+        let written = self.store.write(write).await.inspect_err(|_| self.hearing.broke_off())?;
+        let Written::Ended { closed, now } = written else { return Ok(0) };
+        self.hearing.looked(now, self.clock.running());
         for backend in closed.iter().flat_map(|Closed { backends, .. }| backends) {
             self.wake(backend);
         }

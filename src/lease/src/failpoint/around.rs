@@ -39,10 +39,12 @@ impl<T: fmt::Debug> fmt::Debug for Around<T> {
 }
 
 /// The points before and after a write. A probe has none, since it only asks whether there is a
-/// way, and neither has what an administrator orders and can order again.
+/// way; nor has a heartbeat, which says the same each time; nor what an administrator orders and
+/// can order again.
 fn points_of(write: &Write) -> Option<(&'static str, &'static str)> {
     Some(match write {
         Write::Probe
+        | Write::Beat { .. }
         | Write::Abandon { .. }
         | Write::Adopt { .. }
         | Write::Prune { .. }
@@ -76,7 +78,7 @@ fn changed_something(written: &Result<Written, StoreError>) -> bool {
         Ok(Written::Leases(leases) | Written::Claimed { leases, .. }) => !leases.is_empty(),
         Ok(Written::Turn(turn)) => turn.is_some(),
         Ok(Written::Count(count)) => *count > 0,
-        Ok(Written::Closed(closed)) => !closed.is_empty(),
+        Ok(Written::Closed(closed) | Written::Ended { closed, .. }) => !closed.is_empty(),
         Ok(
             Written::Task(_)
             | Written::Lease(_)

@@ -1,14 +1,16 @@
-//! The transactions of a task: opened, closed, expired.
+//! The transactions of a task: opened, heard, closed, expired or lost.
 //!
 //! Invariant: closing locks the task's row before it reads the leases, so that no intent can
 //! slip in between (I5).
+
+use std::time::Duration;
 
 use dayfly_backend_sdk::Timestamp;
 
 use super::{Tx, guard, mint::condemned};
 use crate::{
-    Closed, Lease, NewTask, Refusal, Replay, State, StoreError, Task, TaskEnd, TaskId, TaskState,
-    Written,
+    Closed, Heard, Heartbeat, Lease, NewTask, Refusal, Replay, State, StoreError, Task, TaskEnd,
+    TaskId, TaskState, Written,
     audit::Entry,
     planted::{self, Bug},
 };
@@ -35,6 +37,7 @@ pub(super) async fn open<T: Tx + ?Sized>(
         state: TaskState::Open,
         opened_at: now,
         expires_at: now.plus(new.ttl),
+        heartbeat: new.heartbeat.map(|every| Heartbeat::new(every, now)),
     };
     tx.append(decision.clone().task(task.id));
     tx.insert_task(&task).await?;
@@ -52,17 +55,40 @@ pub(super) async fn close<T: Tx + ?Sized>(
     Ok(Written::Closed(vec![closed]))
 }
 
+/// No record: beats come all the time, and say nothing but that nothing has happened. One that
+/// comes late is as good as one in time, as long as nobody has ended the task.
+pub(super) async fn beat<T: Tx + ?Sized>(tx: &mut T, id: TaskId) -> Result<Written, StoreError> {
+    let now = tx.now();
+    let task = tx.task(id, true).await?.ok_or(Refusal::TaskUnknown)?;
+    if !task.is_open(now) {
+        return Err(Refusal::TaskClosed.into());
+    }
+    let heartbeat = task.heartbeat.ok_or(Refusal::NoHeartbeat)?;
+    let Some(again) = heartbeat.heard(now) else { return Ok(Written::Task(Box::new(task))) };
+    let task = Task { heartbeat: Some(again), ..task };
+    tx.update_task(&task).await?;
+    Ok(Written::Task(Box::new(task)))
+}
+
 pub(super) async fn expire<T: Tx + ?Sized>(
     tx: &mut T,
     limit: u32,
     believed: Option<Timestamp>,
+    heard: Option<Heard>,
 ) -> Result<Written, StoreError> {
+    let now = tx.now();
     let spared = guard::spared(tx, believed).await?;
+    // A store that was put back may have lost the beats of the time since; while it is
+    // suspended, what was heard is not what it knows.
+    let heard = heard.filter(|heard| now <= heard.until && !spared.unless_told);
+    let heard = heard.map_or(Duration::ZERO, |heard| heard.length);
     let mut closed = Vec::new();
-    for task in tx.due_tasks(limit, spared).await? {
-        closed.push(end_task(tx, task, TaskEnd::Expired, "reaper").await?);
+    for task in tx.due_tasks(limit, spared, heard).await? {
+        if let Some(end) = task.due_end(now, spared, heard) {
+            closed.push(end_task(tx, task, end, "reaper").await?);
+        }
     }
-    Ok(Written::Closed(closed))
+    Ok(Written::Ended { closed, now })
 }
 
 /// Closes `task` if it is open, and condemns whatever of it may live. Ending twice is no

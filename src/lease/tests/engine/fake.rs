@@ -265,6 +265,15 @@ impl Rig {
     }
 
     pub(crate) async fn task(&self) -> TaskId {
+        self.task_with(None).await
+    }
+
+    /// A task that must be heard.
+    pub(crate) async fn task_heard_every(&self, every: Duration) -> TaskId {
+        self.task_with(Some(every)).await
+    }
+
+    async fn task_with(&self, heartbeat: Option<Duration>) -> TaskId {
         let id = TaskId::new(self.store.now().await.unwrap(), self.engine.entropy().as_ref());
         let task = NewTask {
             id,
@@ -274,6 +283,7 @@ impl Rig {
             purpose: "test".into(),
             token_hash: [0; 32],
             ttl: Duration::from_mins(1),
+            heartbeat,
         };
         let decision = Entry::new("task.opened", "ci|repo");
         let write = Write::OpenTask { task: Box::new(task), replay: None, decision };

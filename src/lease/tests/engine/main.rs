@@ -8,6 +8,7 @@
 
 mod breaker;
 mod fake;
+mod hear;
 mod kept;
 mod sweep;
 

@@ -71,6 +71,8 @@ fn a_small_configuration_has_every_default() {
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:8420");
     assert_eq!(config.server.limits.body_bytes_max, 65_536);
     assert_eq!(config.tasks.ttl_max.as_secs(), 6 * 3_600);
+    let (min, max) = (config.tasks.heartbeat_min, config.tasks.heartbeat_max);
+    assert_eq!((min.as_secs(), max.as_secs()), (10, 600));
     assert_eq!(config.keep_ended.as_secs(), 35 * 86_400);
     let settings = dayfly_lease::Settings::default();
     assert_eq!(config.engine.mint_within, settings.mint_within);

@@ -146,7 +146,8 @@ impl Local {
 
     /// Serves until the process is told to stop.
     pub(super) async fn serve_until_stopped(self) {
-        self.listening.until_told_to_stop(|| {}).await;
+        let engine = &self.broker.engine;
+        self.listening.until_told_to_stop(|| {}, || engine.listen_no_more()).await;
         finish(&self.broker, self.loops).await;
     }
 

@@ -73,14 +73,23 @@ pub(super) async fn bounded(
     request: Request,
     next: Next,
 ) -> Response {
-    let Ok(_slot) = envelope.slots.try_acquire() else {
-        return Fault::unavailable("busy", "the broker has enough to do").into_response();
-    };
     let broker = envelope.broker;
+    // Whose heartbeat is turned away is not silent.
+    let path = request.extensions().get::<MatchedPath>();
+    let is_heartbeat = path.is_some_and(|path| path.as_str().ends_with("/heartbeat"));
+    let turned_away = |code, detail| {
+        if is_heartbeat {
+            broker.engine.missed_a_beat();
+        }
+        Fault::unavailable(code, detail).into_response()
+    };
+    let Ok(_slot) = envelope.slots.try_acquire() else {
+        return turned_away("busy", "the broker has enough to do");
+    };
     tokio::select! {
         response = next.run(request) => response,
         () = broker.clock.sleep(broker.limits.request_timeout) => {
-            Fault::unavailable("timeout", "the request took too long").into_response()
+            turned_away("timeout", "the request took too long")
         }
     }
 }

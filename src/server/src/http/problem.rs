@@ -107,6 +107,11 @@ impl Fault {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
     }
 
+    /// The task is over: how.
+    pub(crate) fn task_ended(state: &str) -> Self {
+        Self::conflict("task_closed", format!("the task has ended: {state}"))
+    }
+
     fn conflict(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, code, detail)
     }
@@ -130,6 +135,7 @@ impl From<Refusal> for Fault {
                 fault.retry_after_seconds = Some(after.unwrap_or(RETRY_AFTER_SECONDS));
                 fault
             }
+            Refusal::NoHeartbeat => Self::conflict("no_heartbeat", text),
             Refusal::NotOwed => Self::conflict("lease_not_owed", text),
             Refusal::SamePerson => Self::conflict("same_person", text),
             Refusal::Suspended => Self::unavailable("minting_suspended", text),

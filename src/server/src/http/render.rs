@@ -72,6 +72,7 @@ pub(super) fn task(task: &Task, leases: Counts) -> api::Task {
         TaskState::Open => ("open", None),
         TaskState::Closed { end, at } => (end.as_str(), Some(at)),
     };
+    let open = task.heartbeat.filter(|_| closed_at.is_none());
     api::Task {
         id: task.id.to_string(),
         state: state.to_owned(),
@@ -80,6 +81,8 @@ pub(super) fn task(task: &Task, leases: Counts) -> api::Task {
         issuer: task.issuer.clone(),
         opened_at: task.opened_at.rfc3339(),
         expires_at: task.expires_at.rfc3339(),
+        heartbeat_seconds: task.heartbeat.map(|heartbeat| heartbeat.every.as_secs()),
+        lost_at: open.map(|heartbeat| heartbeat.lost_at.rfc3339()),
         closed_at: closed_at.map(Timestamp::rfc3339),
         leases: counts(leases),
     }

@@ -4,6 +4,7 @@
 
 pub(super) mod complete;
 pub(super) mod create;
+pub(super) mod heartbeat;
 pub(super) mod list;
 pub(super) mod show;
 

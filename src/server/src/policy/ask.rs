@@ -87,6 +87,13 @@ pub enum Ask<'a> {
         /// The principal id of whoever opened it.
         owner: &'a str,
     },
+    /// Say that a task is still worked on.
+    HeartbeatTask {
+        /// Which.
+        task: &'a str,
+        /// The principal id of whoever opened it.
+        owner: &'a str,
+    },
     /// Look at a task.
     ReadTask {
         /// Which.
@@ -131,6 +138,7 @@ pub struct Circumstances {
 pub(super) enum Action {
     AbandonLease,
     CompleteTask,
+    HeartbeatTask,
     ListLeases,
     ListOwn,
     ListRoles,
@@ -149,9 +157,10 @@ pub(super) enum Action {
 }
 
 impl Action {
-    pub(super) const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 18] = [
         Self::AbandonLease,
         Self::CompleteTask,
+        Self::HeartbeatTask,
         Self::ListLeases,
         Self::ListOwn,
         Self::ListRoles,
@@ -173,6 +182,7 @@ impl Action {
         match self {
             Self::AbandonLease => "abandon_lease",
             Self::CompleteTask => "complete_task",
+            Self::HeartbeatTask => "heartbeat_task",
             Self::ListLeases => "list_leases",
             Self::ListOwn => "list_own",
             Self::ListRoles => "list_roles",
@@ -202,6 +212,7 @@ impl Ask<'_> {
             Self::AbandonLease { .. } => Action::AbandonLease,
             Self::ReadLease { .. } => Action::ReadLease,
             Self::CompleteTask { .. } => Action::CompleteTask,
+            Self::HeartbeatTask { .. } => Action::HeartbeatTask,
             Self::ReadTask { .. } => Action::ReadTask,
             Self::ListLeases => Action::ListLeases,
             Self::ListTasks => Action::ListTasks,
@@ -230,6 +241,7 @@ impl Ask<'_> {
             | Self::ReadLease { lease } => Some((lease.role, lease.backend)),
             Self::OpenTask { .. }
             | Self::CompleteTask { .. }
+            | Self::HeartbeatTask { .. }
             | Self::ReadTask { .. }
             | Self::ListLeases
             | Self::ListTasks

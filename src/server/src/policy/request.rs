@@ -166,7 +166,9 @@ impl Vocabulary {
             | Ask::RevokeLease { lease }
             | Ask::AbandonLease { lease }
             | Ask::ReadLease { lease } => self.lease(lease),
-            Ask::CompleteTask { task, owner } | Ask::ReadTask { task, owner } => {
+            Ask::CompleteTask { task, owner }
+            | Ask::HeartbeatTask { task, owner }
+            | Ask::ReadTask { task, owner } => {
                 let attributes = [("id", text(task)), ("owner", text(owner))];
                 entity(&self.types.task, task, named(attributes), [])
             }
@@ -245,6 +247,7 @@ fn context(ask: &Ask<'_>, circumstances: &Circumstances) -> Result<Context, Unas
         | Ask::AbandonLease { .. }
         | Ask::ReadLease { .. }
         | Ask::CompleteTask { .. }
+        | Ask::HeartbeatTask { .. }
         | Ask::ReadTask { .. }
         | Ask::ListLeases
         | Ask::ListTasks

@@ -104,9 +104,9 @@ impl Listening {
         self.address
     }
 
-    /// Waits for SIGTERM or SIGINT, then drains. SIGHUP calls `reload` and reads the
-    /// certificate again.
-    pub async fn until_told_to_stop(self, reload: impl Fn()) {
+    /// Waits for SIGTERM or SIGINT, calls `stopping`, then drains. SIGHUP calls `reload` and
+    /// reads the certificate again.
+    pub async fn until_told_to_stop(self, reload: impl Fn(), stopping: impl FnOnce()) {
         let streams = (
             signal(SignalKind::terminate()),
             signal(SignalKind::interrupt()),
@@ -114,6 +114,7 @@ impl Listening {
         );
         let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = streams else {
             tracing::error!("server.signals.unavailable");
+            stopping();
             return self.stop().await;
         };
         loop {
@@ -127,6 +128,7 @@ impl Listening {
             }
         }
         tracing::info!("server.stopping");
+        stopping();
         self.stop().await;
     }
 

@@ -103,8 +103,8 @@ impl PostgresStore {
 
     pub(super) async fn read_next_task_due(&self) -> Result<Option<Duration>, StoreError> {
         let left = sqlx::query_scalar!(
-            "SELECT extract(epoch FROM expires_at - clock_timestamp())::float8 FROM tasks
-             WHERE ended IS NULL ORDER BY expires_at LIMIT 1"
+            "SELECT extract(epoch FROM LEAST(expires_at, lost_at) - clock_timestamp())::float8
+             FROM tasks WHERE ended IS NULL ORDER BY LEAST(expires_at, lost_at) LIMIT 1"
         )
         .fetch_optional(&self.reads)
         .await

@@ -4,6 +4,8 @@
 //! changes may still meet another replica's group the other way round; PostgreSQL then ends
 //! one of the two, whose changes are made again one by one.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::{
@@ -146,18 +148,27 @@ impl Tx for PostgresTx<'_> {
         row.map_err(unavailable)?.map(Task::try_from).transpose()
     }
 
-    async fn due_tasks(&mut self, limit: u32, spared: Spared) -> Result<Vec<Task>, StoreError> {
+    async fn due_tasks(
+        &mut self,
+        limit: u32,
+        spared: Spared,
+        heard: Duration,
+    ) -> Result<Vec<Task>, StoreError> {
         let [from, to, now_less_jump] = held(spared, self.now);
-        // SKIP LOCKED: replicas that look at the same time take different tasks.
+        // LEAST passes over a NULL, and is what the index is on. SKIP LOCKED: replicas that look
+        // at the same time take different tasks.
         let rows = query_tasks!(
-            "WHERE ended IS NULL AND expires_at <= $1
-               AND NOT (expires_at > $3 AND expires_at <= $4 AND expires_at > $5)
-             ORDER BY expires_at LIMIT $2 FOR UPDATE SKIP LOCKED",
+            "WHERE ended IS NULL AND LEAST(expires_at, lost_at) <= $1
+               AND ((expires_at <= $1
+                   AND NOT (expires_at > $3 AND expires_at <= $4 AND expires_at > $5))
+                 OR (lost_at <= $1 AND heartbeat <= $6))
+             ORDER BY LEAST(expires_at, lost_at) LIMIT $2 FOR UPDATE SKIP LOCKED",
             self.now.offset(),
             i64::from(limit),
             from,
             to,
             now_less_jump,
+            row::in_micros(heard),
         )
         .fetch_all(&mut *self.connection)
         .await
@@ -168,7 +179,8 @@ impl Tx for PostgresTx<'_> {
     async fn insert_task(&mut self, task: &Task) -> Result<(), StoreError> {
         sqlx::query!(
             "INSERT INTO tasks (id, principal, issuer, identity, purpose, token_hash, opened_at,
-                expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                expires_at, heartbeat, lost_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
             task.id.uuid(),
             task.principal,
             task.issuer,
@@ -177,6 +189,8 @@ impl Tx for PostgresTx<'_> {
             task.token_hash.as_slice(),
             task.opened_at.offset(),
             task.expires_at.offset(),
+            task.heartbeat.map(|heartbeat| row::in_micros(heartbeat.every)),
+            task.heartbeat.map(|heartbeat| heartbeat.lost_at.offset()),
         )
         .execute(&mut *self.connection)
         .await
@@ -187,11 +201,13 @@ impl Tx for PostgresTx<'_> {
     async fn update_task(&mut self, task: &Task) -> Result<(), StoreError> {
         let (ended, closed_at) = row::task_end(task);
         let written = sqlx::query!(
-            "UPDATE tasks SET expires_at = $2, ended = $3, closed_at = $4 WHERE id = $1",
+            "UPDATE tasks SET expires_at = $2, ended = $3, closed_at = $4, lost_at = $5
+             WHERE id = $1",
             task.id.uuid(),
             task.expires_at.offset(),
             ended,
             closed_at.map(Timestamp::offset),
+            task.heartbeat.map(|heartbeat| heartbeat.lost_at.offset()),
         )
         .execute(&mut *self.connection)
         .await

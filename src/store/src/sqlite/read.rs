@@ -21,7 +21,9 @@ pub(super) const LEASE_COLUMNS: &str = "id, task, principal, issuer, role, backe
     revoked_at, next_attempt_at, attempts, error_class, claim_owner, claim_since, claim_until, \
     renewable, belts, abandon_by, abandon_reason, abandon_at, plan, due_at, quarantined, kept";
 pub(super) const TASK_COLUMNS: &str = "id, principal, issuer, identity, purpose, token_hash, \
-    opened_at, expires_at, ended, closed_at";
+    opened_at, expires_at, ended, closed_at, heartbeat, lost_at";
+/// When a task is due, as the index on it has it: `min` of a NULL would be NULL.
+pub(super) const TASK_DUE: &str = "min(expires_at, ifnull(lost_at, expires_at))";
 pub(super) const RECORD_COLUMNS: &str =
     "chain, seq, at, event, actor, task, lease, detail, prev, hash, signature";
 
@@ -101,6 +103,8 @@ pub(super) fn task_row(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
         expires_at: at(row, "expires_at")?,
         ended: row.get("ended")?,
         closed_at: moment(row, "closed_at")?,
+        heartbeat: row.get("heartbeat")?,
+        lost_at: moment(row, "lost_at")?,
     })
 }
 
@@ -219,8 +223,9 @@ pub(super) fn next_due(
 }
 
 pub(super) fn next_task_due(connection: &Connection) -> Result<Option<Timestamp>, StoreError> {
-    let sql = "SELECT expires_at FROM tasks WHERE ended IS NULL ORDER BY expires_at LIMIT 1";
-    instant(connection, sql, [])
+    let sql =
+        format!("SELECT {TASK_DUE} FROM tasks WHERE ended IS NULL ORDER BY {TASK_DUE} LIMIT 1");
+    instant(connection, &sql, [])
 }
 
 pub(super) fn installation(connection: &Connection) -> Result<Uuid, StoreError> {

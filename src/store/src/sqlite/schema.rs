@@ -12,6 +12,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../../migrations/sqlite/0002_kept.sql"),
     include_str!("../../../../migrations/sqlite/0003_quotas.sql"),
     include_str!("../../../../migrations/sqlite/0004_roots.sql"),
+    include_str!("../../../../migrations/sqlite/0005_heartbeats.sql"),
 ];
 
 #[derive(Debug, thiserror::Error)]

@@ -2,6 +2,8 @@
 //!
 //! Invariant: nothing here waits. There is one writer, so every row is as good as locked.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::{
@@ -14,7 +16,7 @@ use dayfly_lease::{
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use uuid::Uuid;
 
-use super::read::{self, LEASE_COLUMNS, TASK_COLUMNS, lease_row, task_row};
+use super::read::{self, LEASE_COLUMNS, TASK_COLUMNS, TASK_DUE, lease_row, task_row};
 use crate::row;
 
 pub(super) struct SqliteTx<'a> {
@@ -169,15 +171,23 @@ impl Tx for SqliteTx<'_> {
         read::task(self.connection, id)
     }
 
-    async fn due_tasks(&mut self, limit: u32, spared: Spared) -> Result<Vec<Task>, StoreError> {
+    async fn due_tasks(
+        &mut self,
+        limit: u32,
+        spared: Spared,
+        heard: Duration,
+    ) -> Result<Vec<Task>, StoreError> {
         let sql = format!(
-            "SELECT {TASK_COLUMNS} FROM tasks WHERE ended IS NULL AND expires_at <= ?1
-             AND NOT (expires_at > ?3 AND expires_at <= ?4 AND expires_at + ?5 > ?1)
-             ORDER BY expires_at LIMIT ?2"
+            "SELECT {TASK_COLUMNS} FROM tasks WHERE ended IS NULL AND {TASK_DUE} <= ?1
+             AND ((expires_at <= ?1
+                 AND NOT (expires_at > ?3 AND expires_at <= ?4 AND expires_at + ?5 > ?1))
+               OR (lost_at <= ?1 AND heartbeat <= ?6))
+             ORDER BY {TASK_DUE} LIMIT ?2"
         );
         let read = |row: &Row<'_>| Ok((read::uuid(row, "id")?, task_row(row)));
         let [from, to, jump] = held(spared);
-        let params = params![self.now.micros(), limit, from, to, jump];
+        let heard = row::in_micros(heard);
+        let params = params![self.now.micros(), limit, from, to, jump, heard];
         let rows = read::rows(self.connection, &sql, params, read)?;
         let readable = |(id, row): (Uuid, rusqlite::Result<row::TaskRow>)| match row {
             Ok(row) => Some(row),
@@ -192,7 +202,8 @@ impl Tx for SqliteTx<'_> {
     async fn insert_task(&mut self, task: &Task) -> Result<(), StoreError> {
         self.execute(
             "INSERT INTO tasks (id, principal, issuer, identity, purpose, token_hash, opened_at,
-                expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                expires_at, heartbeat, lost_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             params![
                 task.id.uuid().as_bytes(),
                 task.principal,
@@ -202,6 +213,8 @@ impl Tx for SqliteTx<'_> {
                 task.token_hash,
                 task.opened_at.micros(),
                 task.expires_at.micros(),
+                task.heartbeat.map(|heartbeat| row::in_micros(heartbeat.every)),
+                micros(task.heartbeat.map(|heartbeat| heartbeat.lost_at)),
             ],
         )
         .map(drop)
@@ -210,8 +223,15 @@ impl Tx for SqliteTx<'_> {
     async fn update_task(&mut self, task: &Task) -> Result<(), StoreError> {
         let (ended, closed_at) = row::task_end(task);
         let written = self.execute(
-            "UPDATE tasks SET expires_at = ?2, ended = ?3, closed_at = ?4 WHERE id = ?1",
-            params![task.id.uuid().as_bytes(), task.expires_at.micros(), ended, micros(closed_at)],
+            "UPDATE tasks SET expires_at = ?2, ended = ?3, closed_at = ?4, lost_at = ?5
+             WHERE id = ?1",
+            params![
+                task.id.uuid().as_bytes(),
+                task.expires_at.micros(),
+                ended,
+                micros(closed_at),
+                micros(task.heartbeat.map(|heartbeat| heartbeat.lost_at)),
+            ],
         )?;
         match written {
             1 => Ok(()),

@@ -82,6 +82,7 @@ async fn task(store: &dyn Store, token: u8) -> TaskId {
         purpose: "test".into(),
         token_hash: [token; 32],
         ttl: Duration::from_mins(1),
+        heartbeat: None,
     };
     let decision = Entry::new("task.opened", "ci|repo");
     let write = Write::OpenTask { task: Box::new(task), replay: None, decision };

@@ -55,8 +55,8 @@ pub(crate) async fn handler(
     if caller.task.is_some() {
         return Err(Fault::unauthenticated());
     }
-    let ttl = match acceptable(&broker, &wanted) {
-        Ok(ttl) => ttl,
+    let (ttl, heartbeat) = match acceptable(&broker, &wanted) {
+        Ok(acceptable) => acceptable,
         Err(fault) => {
             caller.note_refusal(&broker, fault.code(), None).await?;
             return Err(fault);
@@ -76,6 +76,7 @@ pub(crate) async fn handler(
         purpose: wanted.purpose.clone(),
         token_hash,
         ttl,
+        heartbeat,
     };
     let task = open(&broker, &caller, new, &allowed).await?;
     let guard = TaskGuard::new(&broker.engine, task.id);
@@ -90,6 +91,7 @@ pub(crate) async fn handler(
         token: token.expose().to_owned(),
         state: "open".to_owned(),
         expires_at: task.expires_at.rfc3339(),
+        lost_at: task.heartbeat.map(|heartbeat| heartbeat.lost_at.rfc3339()),
         leases: shown.collect(),
     };
     let deliveries = minted.into_iter().map(|minted| minted.delivery).collect();
@@ -112,7 +114,11 @@ async fn all_permitted<'a>(
     Ok(all)
 }
 
-fn acceptable(broker: &Broker, wanted: &api::CreateTask) -> Result<Duration, Fault> {
+/// The task's lifetime and its heartbeat, if all that was asked for can be had.
+fn acceptable(
+    broker: &Broker,
+    wanted: &api::CreateTask,
+) -> Result<(Duration, Option<Duration>), Fault> {
     let length = wanted.purpose.chars().count();
     if wanted.purpose.trim().is_empty() || length > PURPOSE_CHARS_MAX {
         let detail = format!("must have 1 to {PURPOSE_CHARS_MAX} characters");
@@ -131,7 +137,17 @@ fn acceptable(broker: &Broker, wanted: &api::CreateTask) -> Result<Duration, Fau
         let detail = format!("must be 1 to {} s", max.as_secs());
         return Err(Fault::field("invalid_ttl", "/ttl_seconds", detail));
     }
-    Ok(Duration::from_secs(seconds))
+    let heartbeat = wanted.heartbeat_seconds.map(|seconds| heartbeat(broker, seconds));
+    Ok((Duration::from_secs(seconds), heartbeat.transpose()?))
+}
+
+fn heartbeat(broker: &Broker, seconds: i64) -> Result<Duration, Fault> {
+    let (min, max) = (broker.limits.heartbeat_min, broker.limits.heartbeat_max);
+    let every = u64::try_from(seconds).ok().map(Duration::from_secs);
+    every.filter(|every| (min..=max).contains(every)).ok_or_else(|| {
+        let detail = format!("must be {} to {} s", min.as_secs(), max.as_secs());
+        Fault::field("invalid_heartbeat", "/heartbeat_seconds", detail)
+    })
 }
 
 /// Writes the task, its decision and the token's use in one transaction.
@@ -151,6 +167,7 @@ async fn open(
     let entry = Entry::new("task.opened", principal.id())
         .with("purpose", new.purpose.as_str())
         .with("ttl_seconds", new.ttl.as_secs())
+        .with("heartbeat_seconds", new.heartbeat.map(|every| every.as_secs()))
         .with("rules", rules)
         .with("policy", decision.policy_hash.as_str())
         .with("token_hash", principal.token_hash.as_str())

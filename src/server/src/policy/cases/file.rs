@@ -72,6 +72,7 @@ struct RoleTable {
 enum ActionName {
     AbandonLease,
     CompleteTask,
+    HeartbeatTask,
     ListLeases,
     ListOwn,
     ListRoles,
@@ -243,6 +244,7 @@ impl CaseTable {
         Ok(match self.action {
             ActionName::AbandonLease => Ask::AbandonLease { lease: lease()? },
             ActionName::CompleteTask => Ask::CompleteTask { task, owner },
+            ActionName::HeartbeatTask => Ask::HeartbeatTask { task, owner },
             ActionName::ListLeases => Ask::ListLeases,
             ActionName::ListOwn => Ask::ListOwn,
             ActionName::ListRoles => Ask::ListRoles,

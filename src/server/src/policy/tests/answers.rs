@@ -103,6 +103,7 @@ fn a_tasks_token_reaches_its_own_task_and_leases_alone() {
         Ask::RevokeLease { lease: own },
         Ask::ReadLease { lease: own },
         Ask::CompleteTask { task: "tsk_1", owner: &me },
+        Ask::HeartbeatTask { task: "tsk_1", owner: &me },
         Ask::ReadTask { task: "tsk_1", owner: &me },
     ];
     for ask in asks {
@@ -133,6 +134,7 @@ fn an_administrators_task_token_is_no_administrators_token() {
         Ask::RevokeLease { lease: others },
         Ask::RenewLease { lease: others, ttl_seconds: 60 },
         Ask::CompleteTask { task: "tsk_9", owner: "corporate|bob" },
+        Ask::HeartbeatTask { task: "tsk_9", owner: "corporate|bob" },
         Ask::ReadTask { task: "tsk_9", owner: "corporate|bob" },
         Ask::OpenTask { purpose: "more", ttl_seconds: 60 },
     ];
@@ -153,6 +155,8 @@ fn without_its_tasks_token_a_workload_looks_and_a_person_may_end() {
         assert!(allows(&policies, &owner, &Ask::ReadLease { lease: own }));
         assert!(allows(&policies, &owner, &Ask::ReadTask { task: "tsk_1", owner: &me }));
         assert!(!allows(&policies, &owner, &Ask::RenewLease { lease: own, ttl_seconds: 1 }));
+        let beat = Ask::HeartbeatTask { task: "tsk_1", owner: &me };
+        assert!(!allows(&policies, &owner, &beat), "the task's token alone speaks for its work");
         assert_eq!(allows(&policies, &owner, &Ask::RevokeLease { lease: own }), may_end);
         let complete = Ask::CompleteTask { task: "tsk_1", owner: &me };
         assert_eq!(allows(&policies, &owner, &complete), may_end);
