@@ -96,7 +96,7 @@ impl Client {
         }
     }
 
-    /// Opens a task; a third of them are to be heard.
+    /// Opens a task; a third of them are to be heard, fewer where the store is restored.
     async fn open(&self) -> Option<(TaskId, Option<Duration>)> {
         let world = &self.world;
         let (least, most) = (Duration::from_secs(10), world.plan.task_most);
@@ -107,7 +107,9 @@ impl Client {
                 dayfly_lease::Entropy::fill(&world.dice, &mut token_hash);
                 let [chance, length, ..] = token_hash;
                 let every = Duration::from_secs(10 + u64::from(length) / 5);
-                let heartbeat = chance.is_multiple_of(3).then_some(every);
+                // What a restored store forgets, the loss of its task must not have ended first.
+                let one_in = if world.plan.faults.store_restore.is_some() { 12 } else { 3 };
+                let heartbeat = chance.is_multiple_of(one_in).then_some(every);
                 let task = Box::new(NewTask {
                     id,
                     principal: "sim|client".into(),

@@ -208,6 +208,34 @@ async fn a_signal_reaches_the_command_and_cancels_the_task() {
     assert_eq!(desk.leases().await[0]["cause"], "task_cancelled");
 }
 
+/// Nobody is left to say anything: not the injector, which `kill -9` ends, and not the command,
+/// which ends with it. The broker hears nothing and ends the task, whose deadline is far away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_injector_is_noticed_by_its_silence() {
+    let desk = Desk::new().await;
+    let options = ["--role", "reader", "--ttl", "1h", "--heartbeat", "10s"];
+    let mut running = Running(desk.exec(&options, &["sleep", "600"]).spawn().unwrap());
+    eventually("the credential is there", Duration::from_secs(10), async || {
+        (desk.credentials().len() == 1).then_some(())
+    })
+    .await;
+    // Longer than the interval: it is heard.
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert_eq!(desk.credentials().len(), 1);
+    running.0.kill().unwrap();
+    running.0.wait().unwrap();
+    eventually("the credential is gone", Duration::from_secs(30), async || {
+        desk.credentials().is_empty().then_some(())
+    })
+    .await;
+    assert_eq!(desk.tasks().await[0]["state"], "lost");
+    eventually("its death is verified", Duration::from_secs(10), async || {
+        (desk.leases().await[0]["state"] == "revoked").then_some(())
+    })
+    .await;
+    assert_eq!(desk.leases().await[0]["cause"], "task_lost");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_roles_stand_under_their_names() {
     let desk = Desk::new().await;

@@ -13,7 +13,7 @@ use dayfly_api::Outcome;
 pub(crate) use crate::args::values::{RoleRequest, is_variable_name};
 use crate::{
     ambient::Ambient,
-    args::values::{duration, outcome, ttl},
+    args::values::{Heartbeat, duration, heartbeat, outcome, ttl},
     client::{self, BrokerUrl, Client},
     identity::{self, Token},
     output::Terminal,
@@ -133,6 +133,11 @@ pub(crate) struct ExecArgs {
 
     #[command(flatten)]
     pub(crate) identity: IdentityArgs,
+
+    /// How long we may be silent before the credentials end: when we were killed, or the machine
+    /// is gone; `none`: until the deadline
+    #[arg(long, default_value = "1m", value_name = "TIME", value_parser = heartbeat)]
+    pub(crate) heartbeat: Heartbeat,
 
     /// How long the command has to stop after a signal before it is killed
     #[arg(long, default_value = "20s", value_name = "TIME", value_parser = duration)]

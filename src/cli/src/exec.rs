@@ -5,6 +5,7 @@
 
 mod child;
 mod environment;
+mod heartbeat;
 mod renew;
 mod signals;
 mod stop;
@@ -47,7 +48,10 @@ pub(crate) async fn run(args: &ExecArgs, context: Context<'_>) -> Result<u8, Err
     let request = CreateTask {
         purpose: purpose(args),
         ttl_seconds: i64::try_from(args.ttl.as_secs()).unwrap_or(i64::MAX),
-        heartbeat_seconds: None,
+        heartbeat_seconds: args
+            .heartbeat
+            .0
+            .map(|every| i64::try_from(every.as_secs()).unwrap_or(i64::MAX)),
         roles: environment::roles(&args.roles),
     };
     child::hide_memory();
@@ -109,7 +113,7 @@ impl Session<'_> {
             return Ok(Ended { code, outcome: Outcome::Cancelled, hurried: false });
         }
         let mut child = child::spawn(program, &args.command, environment.variables)?;
-        self.supervise(&mut child, signals, args.stop_timeout).await
+        self.supervise(&mut child, signals, args).await
     }
 
     fn announce(&self, environment: &environment::ChildEnvironment) {
@@ -127,14 +131,20 @@ impl Session<'_> {
         }
     }
 
-    /// Waits for the command, passes signals on, keeps its leases alive.
+    /// Waits for the command, passes signals on, keeps its leases and its task alive.
     async fn supervise(
         &self,
         child: &mut Spawned,
         signals: &mut Signals,
-        grace: Duration,
+        args: &ExecArgs,
     ) -> Result<Ended, Error> {
-        let mut stop = Stop::new(grace);
+        let mut stop = Stop::new(args.stop_timeout);
+        let mut beats = pin!(async {
+            if let Some(every) = args.heartbeat.0 {
+                heartbeat::beat(self, every).await;
+            }
+        });
+        let mut beating = true;
         let mut renewals = pin!(renew::keep_alive(self));
         let mut renewing = true;
         let status = loop {
@@ -148,6 +158,10 @@ impl Session<'_> {
                 }
                 () = &mut renewals, if renewing => {
                     renewing = false;
+                    continue;
+                }
+                () = &mut beats, if beating => {
+                    beating = false;
                     continue;
                 }
             };

@@ -77,6 +77,21 @@ pub(super) fn ttl(text: &str) -> Result<Duration, String> {
     if ttl.is_zero() { Err("a lifetime can't be zero".into()) } else { Ok(ttl) }
 }
 
+/// How long the broker lets us be silent; none: until the deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Heartbeat(pub(crate) Option<Duration>);
+
+pub(super) fn heartbeat(text: &str) -> Result<Heartbeat, String> {
+    if text == "none" {
+        return Ok(Heartbeat(None));
+    }
+    let every = duration(text)?;
+    if every.is_zero() {
+        return Err("a heartbeat can't be zero; `none` switches it off".into());
+    }
+    Ok(Heartbeat(Some(every)))
+}
+
 pub(super) fn outcome(text: &str) -> Result<Outcome, String> {
     match text {
         "cancelled" => Ok(Outcome::Cancelled),

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use dayfly_api::{
-    AbandonLease, CompleteTask, Completed, CreateTask, Lease, LeasePage, OpenedTask, Outcome,
-    RenewLease, Renewed, RevokeLease, Revoked, RoleList, Rotated, Standing, Task, WhoAmI,
+    AbandonLease, CompleteTask, Completed, CreateTask, Heartbeat, Lease, LeasePage, OpenedTask,
+    Outcome, RenewLease, Renewed, RevokeLease, Revoked, RoleList, Rotated, Standing, Task, WhoAmI,
 };
 use reqwest::Method;
 use serde::de::DeserializeOwned;
@@ -105,6 +105,20 @@ impl Client {
             body: None,
             repeat: Repeat::Unsent,
             attempts_max: ATTEMPTS_MAX,
+            wait: Duration::ZERO,
+        };
+        self.send(call, bearer).await
+    }
+
+    /// Says that the task's work goes on.
+    pub(crate) async fn beat(&self, bearer: &Token, task: &str) -> Result<Heartbeat, Error> {
+        let call = Call::<()> {
+            method: Method::POST,
+            url: self.url.join(&["api", "v1", "tasks", task, "heartbeat"]),
+            body: None,
+            // Its caller has a schedule of its own.
+            repeat: Repeat::Unsent,
+            attempts_max: 1,
             wait: Duration::ZERO,
         };
         self.send(call, bearer).await

@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use dayfly_api::{Completed, Credential, Lease, LeaseCounts, OpenedTask, Problem};
+use dayfly_api::{Completed, Credential, Heartbeat, Lease, LeaseCounts, OpenedTask, Problem};
 use serde_json::Value;
 
 pub(crate) const TASK_TOKEN: &str = "dft_task-secret";
@@ -117,6 +117,15 @@ pub(crate) fn opened(leases: &[Lease]) -> OpenedTask {
         expires_at: "2026-01-01T00:15:00Z".into(),
         lost_at: None,
         leases: leases.to_vec(),
+    }
+}
+
+pub(crate) fn heard() -> Heartbeat {
+    Heartbeat {
+        id: "tsk_1".into(),
+        state: "open".into(),
+        lost_at: "2026-01-01T00:01:15Z".into(),
+        expires_at: "2026-01-01T00:15:00Z".into(),
     }
 }
 

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::{
-    broker::{Answer, Broker, PASSWORD, TASK_TOKEN, completed, grant, lease, postgres, problem},
+    broker::{
+        Answer, Broker, PASSWORD, TASK_TOKEN, completed, grant, heard, lease, postgres, problem,
+    },
     program::{ID_TOKEN, dayfly, detached, run},
 };
 
@@ -38,7 +40,9 @@ fn the_task_is_opened_with_the_identity_and_completed_with_its_own_token() {
     let requests = broker.requests();
     assert_eq!(requests.len(), 2, "{requests:?}");
     assert_eq!(requests[0].bearer, ID_TOKEN);
-    let body = serde_json::json!({"purpose": "exec true", "ttl_seconds": 3600, "roles": ["a"]});
+    let body = serde_json::json!({
+        "purpose": "exec true", "ttl_seconds": 3600, "heartbeat_seconds": 60, "roles": ["a"]
+    });
     assert_eq!(requests[0].body, body);
     assert_eq!(requests[1].bearer, TASK_TOKEN);
     assert_eq!(requests[1].target, "/api/v1/tasks/tsk_1/complete?wait=5s");
@@ -188,6 +192,53 @@ fn a_lease_that_cannot_be_renewed_is_told_of_and_stops_nothing() {
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(warnings[0].contains("the task has ended"), "{warnings:?}");
     assert!(warnings[1].contains("has ended; the command goes on"), "{warnings:?}");
+}
+
+/// Three beats in each interval, also while there is nothing to renew; a broker in trouble is told
+/// of once and asked again.
+#[test]
+fn the_broker_hears_that_the_command_still_runs() {
+    let broker = Broker::start(|request, before| match request.line().as_str() {
+        "POST /api/v1/tasks/tsk_1/heartbeat" if before == 1 || before == 2 => {
+            Answer::json(503, &problem(503, "store_unavailable", "the store is down"))
+        }
+        "POST /api/v1/tasks/tsk_1/heartbeat" => Answer::json(200, &heard()),
+        _ => grant(request, &[postgres("r")]),
+    });
+    let words = ["exec", "--role", "r", "--heartbeat", "1s", "--", "sleep", "2.5"];
+    let finished = run(dayfly(&broker.url, &words));
+    assert_eq!(finished.code, Some(0));
+    let beats = broker.asked("POST /api/v1/tasks/tsk_1/heartbeat");
+    assert!((4..=9).contains(&beats.len()), "{beats:?}");
+    assert!(beats.iter().all(|beat| beat.bearer == TASK_TOKEN));
+    let opened = broker.asked("POST /api/v1/tasks");
+    assert_eq!(opened[0].body["heartbeat_seconds"], 1);
+    assert_eq!(finished.err.matches("cannot tell the broker").count(), 1, "{}", finished.err);
+}
+
+#[test]
+fn a_task_that_was_lost_is_told_of_and_stops_nothing() {
+    let broker = Broker::start(|request, _| match request.line().as_str() {
+        "POST /api/v1/tasks/tsk_1/heartbeat" => {
+            Answer::json(409, &problem(409, "task_closed", "the task has ended: lost"))
+        }
+        _ => grant(request, &[postgres("r")]),
+    });
+    let words = ["exec", "--role", "r", "--heartbeat", "1s", "--", "sleep", "1.5"];
+    let finished = run(dayfly(&broker.url, &words));
+    assert_eq!(finished.code, Some(0));
+    assert_eq!(broker.asked("POST /api/v1/tasks/tsk_1/heartbeat").len(), 1);
+    assert!(finished.err.contains("the task has ended: lost"), "{}", finished.err);
+    assert!(finished.err.contains("the command goes on, and its credentials end"));
+}
+
+#[test]
+fn without_a_heartbeat_nothing_is_said() {
+    let broker = Broker::granting(vec![postgres("r")]);
+    let words = ["exec", "--role", "r", "--heartbeat", "none", "--", "sleep", "1"];
+    assert_eq!(run(dayfly(&broker.url, &words)).code, Some(0));
+    assert_eq!(broker.requests().len(), 2, "{:?}", broker.requests());
+    assert_eq!(broker.requests()[0].body.get("heartbeat_seconds"), None);
 }
 
 #[test]
