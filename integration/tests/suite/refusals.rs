@@ -3,6 +3,7 @@
 mod configuration;
 mod idempotency;
 mod identity;
+mod presets;
 mod requests;
 
 use dayfly_integration::{Answer, Broker, BrokerConfig, Client, Postgres, Store};

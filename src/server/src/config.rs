@@ -228,7 +228,11 @@ fn texts<'a>(
             Some(name) => format!("{list}.{name}.{key}"),
             None => format!("{list}[{index}].{key}"),
         };
-        Some((table.text(key)?, &table.item(key)?.at, path))
+        let (text, at) = match (list, key) {
+            ("issuer", "issuer") => issuer::url(table)?,
+            _ => (table.text(key)?, &table.item(key)?.at),
+        };
+        Some((text, at, path))
     });
     found.collect()
 }

@@ -108,6 +108,8 @@ enum Command {
     },
     /// Prints the OpenAPI document.
     Openapi,
+    /// Prints what is known of each platform's tokens, and their traps, as tables.
+    Presets,
 }
 
 #[derive(Subcommand)]
@@ -176,6 +178,10 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Policy { command: PolicyCommand::Test { directory } } => test_policies(&directory),
         Command::Audit { command: AuditCommand::Verify { config, expected } } => {
             verify_audit(&config, &expected).await
+        }
+        Command::Presets => {
+            write!(stdout(), "{}", identity::preset_table())?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Openapi => {
             let document = serde_json::to_string_pretty(&http::openapi::document())?;

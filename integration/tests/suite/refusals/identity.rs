@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Scene, scene};
 
 /// Opening a task with a role, which would mint at once.
-fn opening(client: &Client) -> RequestBuilder {
+pub(super) fn opening(client: &Client) -> RequestBuilder {
     let body = json!({ "purpose": "refused", "ttl_seconds": 60, "roles": ["greeter"] });
     client.request(Method::POST, "/api/v1/tasks").json(&body)
 }

@@ -3,6 +3,7 @@ use std::fs;
 use tempfile::TempDir;
 
 use super::*;
+use crate::identity::Platform;
 
 mod bad;
 mod example;
@@ -105,6 +106,34 @@ fn a_role_is_read_whole() {
     );
     let password = config.backends.first().unwrap().password.as_ref();
     assert_eq!(password.map(dayfly_backend_sdk::Secret::expose), Some("hunter2"));
+}
+
+#[test]
+fn a_preset_fills_in_what_is_not_written_and_changes_nothing_that_is() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("keys.json"), "{}").unwrap();
+    let text = format!(
+        "{GOOD}[[issuer]]\nname = \"github\"\npreset = \"github\"\naudience = \"a\"\n\
+         [[issuer]]\nname = \"gitlab\"\npreset = \"gitlab\"\naudience = \"a\"\n\
+         issuer = \"https://gitlab.example.com\"\nsingle_use = true\n\
+         token_age_max_seconds = 3600\nallow_traps = [\"fork-merge-request\"]\n\
+         [[issuer]]\nname = \"google\"\npreset = \"google\"\naudience = \"a\"\n\
+         jwks_file = \"keys.json\"\n"
+    );
+    let config = parse_in(dir.path(), &text).unwrap_or_else(|faults| panic!("{faults}"));
+    let [github, gitlab, google] = config.issuers.as_slice() else { panic!("three issuers") };
+    let of = |platform, name: &str, issuer: &str| IssuerConfig::of(platform, name, issuer, "a");
+    let known = of(Platform::Github, "github", "https://token.actions.githubusercontent.com");
+    assert_eq!(*github, known);
+    assert!(github.single_use && github.ignore_x5t);
+    let mut known = of(Platform::Gitlab, "gitlab", "https://gitlab.example.com");
+    assert!(!known.single_use, "one token for the whole job");
+    known.single_use = true;
+    known.token_age_max_seconds = 3_600;
+    known.allow_traps = vec!["fork-merge-request".to_owned()];
+    assert_eq!(*gitlab, known);
+    assert_eq!(google.issuer, "https://accounts.google.com");
+    assert_eq!((&google.jwks_url, google.jwks_file.is_some()), (&None, true));
 }
 
 #[test]

@@ -67,11 +67,11 @@ impl Caller {
             let store = broker.engine.store();
             let task = store.task_by_token(token_hash(bearer)).await?;
             let Some(task) = task else {
-                refuse(broker, "unknown_task_token", source_address, None).await?;
+                refuse(broker, ("unknown_task_token", None), source_address, None).await?;
                 return Err(Fault::unauthenticated());
             };
             if has_long_ended(&task, broker.clock.now()) {
-                refuse(broker, "task_ended", source_address, None).await?;
+                refuse(broker, ("task_ended", None), source_address, None).await?;
                 return Err(Fault::unauthenticated());
             }
             let principal = serde_json::from_value(task.identity.clone()).map_err(|error| {
@@ -105,7 +105,8 @@ async fn rejected(
     rejection: Rejection,
     source_address: Option<IpAddr>,
 ) -> Result<Fault, Fault> {
-    refuse(broker, rejection.code(), source_address, Some(bearer)).await?;
+    let why = (rejection.code(), rejection.about());
+    refuse(broker, why, source_address, Some(bearer)).await?;
     if rejection.is_unavailable() {
         return Ok(Fault::unavailable("identity_unavailable", "the issuer's keys are unavailable"));
     }
@@ -116,7 +117,7 @@ async fn rejected(
 /// nothing more.
 async fn refuse(
     broker: &Broker,
-    code: &str,
+    (code, about): (&str, Option<&'static str>),
     source_address: Option<IpAddr>,
     bearer: Option<&str>,
 ) -> Result<(), Fault> {
@@ -125,6 +126,9 @@ async fn refuse(
         .with("code", code)
         .with("request", request_id())
         .with("source_address", source_address.map(|address| address.to_string()));
+    if let Some(about) = about {
+        entry = entry.with("about", about);
+    }
     if let Some(bearer) = bearer {
         entry = entry.with("token_hash", HEXLOWER.encode(&token_hash(bearer)));
     }

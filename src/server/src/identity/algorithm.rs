@@ -51,6 +51,21 @@ impl Algorithm {
         Self::Rs512,
     ];
 
+    /// Its name in `alg`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Es256 => "ES256",
+            Self::Es384 => "ES384",
+            Self::EdDsa => "EdDSA",
+            Self::Ps256 => "PS256",
+            Self::Ps384 => "PS384",
+            Self::Ps512 => "PS512",
+            Self::Rs256 => "RS256",
+            Self::Rs384 => "RS384",
+            Self::Rs512 => "RS512",
+        }
+    }
+
     /// By its name in `alg`, to the letter. `Ed25519` is RFC 9864's name for what RFC 8037
     /// calls `EdDSA`.
     pub(crate) fn parse(name: &str) -> Option<Self> {

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use dayfly_backend_sdk::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{IssuerConfig, Rejection, json::Json};
+use super::{IssuerConfig, Platform, Rejection, json::Json};
 
 const PATH_LEN_MAX: usize = 512;
 const PATHS_MAX: usize = 512;
@@ -97,7 +97,8 @@ impl UnverifiedClaims {
         if self.expires_at > now.plus(age_max) || age > age_max.saturating_add(leeway) {
             return Err(Rejection::TooLongLived);
         }
-        Ok(())
+        let preset = rules.preset.map(Platform::preset);
+        preset.map_or(Ok(()), |preset| preset.check(&self.all, &rules.allow_traps))
     }
 }
 

@@ -8,7 +8,7 @@ use std::{net::IpAddr, path::PathBuf};
 use serde::Deserialize;
 use url::{Host, Url};
 
-use super::{Algorithm, Kind, address};
+use super::{Algorithm, Kind, Platform, address};
 
 const NAME_LEN_MAX: usize = 64;
 const TEXT_LEN_MAX: usize = 1_024;
@@ -22,6 +22,13 @@ const TOKEN_AGE_SECONDS_MAX: u64 = 366 * 24 * 60 * 60;
 pub struct IssuerConfig {
     /// Its name in policies and in the audit log: `[a-z0-9-]+`.
     pub name: String,
+    /// Whose tokens these are, if the platform is one that is known: its preset fills in what
+    /// is not written here.
+    #[serde(default)]
+    pub preset: Option<Platform>,
+    /// Traps of the preset whose tokens are not refused, so that the rules must mind them.
+    #[serde(default)]
+    pub allow_traps: Vec<String>,
     /// `iss`, byte for byte.
     pub issuer: String,
     /// The audience that its tokens must be for.
@@ -94,6 +101,8 @@ impl IssuerConfig {
     ) -> Self {
         Self {
             name: name.into(),
+            preset: None,
+            allow_traps: Vec::new(),
             issuer: issuer.into(),
             audience: audience.into(),
             kind: Kind::default(),
@@ -140,6 +149,11 @@ impl IssuerConfig {
         }
         if self.algorithms.is_empty() {
             faults.push(String::from("algorithms is empty"));
+        }
+        match self.preset {
+            Some(platform) => faults.extend(platform.preset().contradictions(self)),
+            None if self.allow_traps.is_empty() => {}
+            None => faults.push(String::from("allow_traps has no use without a preset")),
         }
         faults
     }

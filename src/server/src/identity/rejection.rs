@@ -19,6 +19,18 @@ pub enum Rejection {
     /// The signature does not hold.
     #[error("the signature does not hold")]
     BadSignature,
+    /// A claim is not of the form that the issuer's platform gives it.
+    #[error("the claim `{claim}` is not of the form that its platform gives it")]
+    ClaimMalformed {
+        /// Which; from the preset, not from the token.
+        claim: &'static str,
+    },
+    /// A claim is missing that every token of the issuer's platform has.
+    #[error("the claim `{claim}` is missing")]
+    ClaimMissing {
+        /// Which; from the preset, not from the token.
+        claim: &'static str,
+    },
     /// `exp` is past.
     #[error("the token has expired")]
     Expired,
@@ -49,6 +61,12 @@ pub enum Rejection {
     /// More than 16 KiB.
     #[error("the token is too large")]
     TooLarge,
+    /// It falls into a trap of its platform that the configuration does not allow.
+    #[error("the token falls into the trap `{trap}`")]
+    Trapped {
+        /// Which; from the preset.
+        trap: &'static str,
+    },
     /// `iss` is none of the configured issuers.
     #[error("the issuer is unknown")]
     UnknownIssuer,
@@ -71,6 +89,8 @@ impl Rejection {
             Self::AlgorithmRefused => "algorithm_refused",
             Self::AmbiguousKey => "ambiguous_key",
             Self::BadSignature => "bad_signature",
+            Self::ClaimMalformed { .. } => "claim_malformed",
+            Self::ClaimMissing { .. } => "claim_missing",
             Self::Expired => "expired",
             Self::IssuedInFuture => "issued_in_future",
             Self::KeysUnavailable => "keys_unavailable",
@@ -80,10 +100,36 @@ impl Rejection {
             Self::TimesOutOfOrder => "times_out_of_order",
             Self::TooLongLived => "too_long_lived",
             Self::TooLarge => "too_large",
+            Self::Trapped { .. } => "trapped",
             Self::UnknownIssuer => "unknown_issuer",
             Self::UnknownKey => "unknown_key",
             Self::WrongAudience => "wrong_audience",
             Self::WrongType => "wrong_type",
+        }
+    }
+
+    /// What of the issuer's preset it is about: a claim or a trap.
+    pub fn about(self) -> Option<&'static str> {
+        match self {
+            Self::ClaimMalformed { claim } | Self::ClaimMissing { claim } => Some(claim),
+            Self::Trapped { trap } => Some(trap),
+            Self::AlgorithmMismatch
+            | Self::AlgorithmRefused
+            | Self::AmbiguousKey
+            | Self::BadSignature
+            | Self::Expired
+            | Self::IssuedInFuture
+            | Self::KeysUnavailable
+            | Self::Malformed { .. }
+            | Self::ManyAudiences
+            | Self::NotYetValid
+            | Self::TimesOutOfOrder
+            | Self::TooLongLived
+            | Self::TooLarge
+            | Self::UnknownIssuer
+            | Self::UnknownKey
+            | Self::WrongAudience
+            | Self::WrongType => None,
         }
     }
 

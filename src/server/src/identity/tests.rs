@@ -9,5 +9,6 @@ mod claims;
 mod config;
 mod header;
 mod local;
+mod presets;
 mod signature;
 mod wycheproof;
