@@ -188,6 +188,8 @@ pub enum Owned {
     /// The revocation fails until someone has decided.
     #[default]
     Fail,
+    /// They go to the one role that it is a member of.
+    Group,
     /// They go to this role.
     Reassign(String),
 }
@@ -199,6 +201,7 @@ impl TryFrom<String> for Owned {
         match text.split_once(':') {
             None if text == "drop" => Ok(Self::Drop),
             None if text == "fail" => Ok(Self::Fail),
+            None if text == "group" => Ok(Self::Group),
             Some(("reassign", role)) if !role.is_empty() => Ok(Self::Reassign(role.to_owned())),
             _ => Err(ConfigError::Owned(text)),
         }
@@ -210,6 +213,7 @@ impl From<Owned> for String {
         match owned {
             Owned::Drop => "drop".to_owned(),
             Owned::Fail => "fail".to_owned(),
+            Owned::Group => "group".to_owned(),
             Owned::Reassign(role) => format!("reassign:{role}"),
         }
     }
@@ -221,8 +225,11 @@ pub enum ConfigError {
     /// A host, database or account that is none.
     #[error("`{0}` is empty or has a zero byte")]
     Name(String),
-    /// Something else than the three.
-    #[error("`{0}` is none of `fail`, `drop`, `reassign:ROLE`")]
+    /// `owned = "group"`, and there is not one group.
+    #[error("`owned` is `group`, which needs one role in `member_of`, and there are {0}")]
+    Group(usize),
+    /// Something else than the four.
+    #[error("`{0}` is none of `fail`, `drop`, `group`, `reassign:ROLE`")]
     Owned(String),
     /// The plan of a lease cannot be read.
     #[error("the revocation plan cannot be read")]
@@ -283,8 +290,10 @@ pub(crate) struct Recipe {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct EndPlan {
-    /// Where it may own something.
-    pub(crate) database: Option<String>,
+    /// Where its credential logged in: once the only place where something was handed over, and
+    /// still in the plans of leases.
+    #[serde(skip_serializing)]
+    database: Option<String>,
     pub(crate) owned: Owned,
     pub(crate) revoke_statements: Vec<String>,
 }
@@ -324,8 +333,8 @@ impl PostgresTemplate {
         let database = self.database.clone().unwrap_or_else(|| database.to_owned());
         Ident::new(&database)?;
         let plan = EndPlan {
-            database: Some(database.clone()),
-            owned: self.owned.clone(),
+            database: None,
+            owned: self.heir()?,
             revoke_statements: self.revoke_statements.clone(),
         };
         plan.statements()?;
@@ -344,6 +353,15 @@ impl PostgresTemplate {
         };
         let plan = serde_json::to_value(plan).map_err(ConfigError::Plan)?;
         Ok(Template::new(Plan(plan), recipe))
+    }
+
+    /// Whose its things become, with the group's name in place of `group`.
+    fn heir(&self) -> Result<Owned, ConfigError> {
+        match (&self.owned, self.member_of.as_slice()) {
+            (Owned::Group, [group]) => Ok(Owned::Reassign(group.clone())),
+            (Owned::Group, groups) => Err(ConfigError::Group(groups.len())),
+            (Owned::Drop | Owned::Fail | Owned::Reassign(_), _) => Ok(self.owned.clone()),
+        }
     }
 
     fn iterations(&self) -> Result<NonZeroU32, ConfigError> {

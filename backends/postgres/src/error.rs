@@ -10,6 +10,8 @@ use crate::{config::ConfigError, quote::QuoteError};
 
 /// Our own code, raised by the guard when the mint deadline has passed.
 pub(crate) const DEADLINE_PASSED: &str = "DF001";
+/// `dependent_objects_still_exist`.
+const DEPENDENT: &str = "2BP01";
 /// Our own code, raised when a role that is to be dropped has a session.
 pub(crate) const SESSION_OPEN: &str = "DF002";
 
@@ -32,6 +34,16 @@ pub(crate) enum Failure {
         code: String,
         #[source]
         cause: Cause,
+    },
+    /// It cannot be dropped for what it owns or has rights to.
+    #[error("{0}")]
+    Owns(String),
+    /// In another database than the one that we usually are in.
+    #[error("in the database `{database}`")]
+    Within {
+        database: String,
+        #[source]
+        cause: Box<Self>,
     },
     /// It was done, and what should be gone is still there.
     #[error("{0}")]
@@ -87,6 +99,19 @@ impl Failure {
         matches!(self, Self::Server { .. })
     }
 
+    /// The same, with the name of the database where it happened, if it is another than ours.
+    pub(crate) fn within(self, database: Option<&str>) -> Self {
+        match database {
+            Some(database) => Self::Within { database: database.to_owned(), cause: Box::new(self) },
+            None => self,
+        }
+    }
+
+    /// Whether a role was not dropped since something depends on it.
+    pub(crate) fn is_dependent(&self) -> bool {
+        matches!(self, Self::Server { code, .. } if code == DEPENDENT)
+    }
+
     /// Whether a role that was to be dropped has a session.
     pub(crate) fn is_session_open(&self) -> bool {
         matches!(self, Self::Server { code, .. } if code == SESSION_OPEN)
@@ -116,14 +141,15 @@ impl Failure {
             Self::Connect { .. } => return (Unavailable, Retry::Temporary),
             Self::Ours(_) => return (Invalid, Retry::Permanent),
             Self::Server { code, .. } => code.as_str(),
+            Self::Owns(_) => return (Dependent, Retry::Permanent),
+            Self::Within { cause, .. } => return cause.class(),
             Self::Survived(_) => return (Dependent, Retry::Temporary),
             Self::Unknown { .. } => return (ErrorKind::UnknownOutcome, Retry::Temporary),
         };
         match code {
             "42710" => (Conflict, Retry::Permanent),
             "42501" | "28000" | "28P01" => (Denied, Retry::Permanent),
-            // dependent_objects_still_exist.
-            "2BP01" => (Dependent, Retry::Permanent),
+            DEPENDENT => (Dependent, Retry::Permanent),
             SESSION_OPEN => (Dependent, Retry::Temporary),
             // undefined_object: a role that is not there.
             "42704" => (NotFound, Retry::Permanent),

@@ -13,6 +13,7 @@ mod error;
 mod group;
 mod marker;
 mod mint;
+mod owned;
 mod quote;
 mod revoke;
 mod scram;

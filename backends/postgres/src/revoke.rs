@@ -25,6 +25,7 @@ use crate::{
     connection::Server,
     error::Failure,
     mint::{any_name, locked},
+    owned::{self, Estates},
     quote::{Ident, Sql},
     statement::{Statement, Values},
 };
@@ -55,6 +56,7 @@ pub(crate) async fn revoke(
         batch.end_sessions(patience).await;
         batch.hand_over().await;
         batch.drop_roles().await;
+        batch.explain().await;
         batch.verify(oids, patience).await
     };
     match ended.await {
@@ -114,7 +116,7 @@ fn what_is_left(handles: &[(&Handle, Option<i64>)]) -> Sql {
 }
 
 /// As [`any_name`], with ids.
-fn any_id(sql: Sql, ids: impl Iterator<Item = i64>) -> Sql {
+pub(crate) fn any_id(sql: Sql, ids: impl Iterator<Item = i64>) -> Sql {
     sql.text(" = ANY (ARRAY(SELECT pg_catalog.unnest(ARRAY[")
         .list(ids, Sql::number)
         .text("]::pg_catalog.oid[])))")
@@ -124,9 +126,16 @@ fn any_id(sql: Sql, ids: impl Iterator<Item = i64>) -> Sql {
 fn handover(targets: &[&Target]) -> Result<Sql, Failure> {
     let mut sql = Sql::new();
     for target in targets {
-        if let Owned::Reassign(heir) = &target.owned {
-            sql = sql.text("REASSIGN OWNED BY ").ident(&target.name);
-            sql = sql.text(" TO ").ident(&Ident::new(heir)?).text(";\n");
+        match &target.owned {
+            Owned::Reassign(heir) => {
+                sql = sql.text("REASSIGN OWNED BY ").ident(&target.name);
+                sql = sql.text(" TO ").ident(&Ident::new(heir)?).text(";\n");
+            }
+            Owned::Drop => {}
+            // No plan says this: a template's `group` has its name there.
+            Owned::Fail | Owned::Group => {
+                return Err(Failure::Ours("the plan does not say whose it becomes".to_owned()));
+            }
         }
         // After a reassignment, what is left are rights that were granted to it.
         sql = sql.text("DROP OWNED BY ").ident(&target.name).text(";\n");
@@ -214,7 +223,6 @@ struct Target {
     handle: Handle,
     name: Ident,
     owned: Owned,
-    database: Option<String>,
     statements: Vec<Statement>,
     oid: Option<i64>,
     exists: bool,
@@ -239,7 +247,6 @@ impl Target {
             handle: doomed.handle.clone(),
             name: Ident::handle(&doomed.handle),
             owned: plan.owned,
-            database: plan.database,
             statements,
             oid: None,
             exists: false,
@@ -375,16 +382,47 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// What the roles own in their database goes where their plans say.
+    /// What the roles own goes where their plans say, in each database.
     async fn hand_over(&mut self) {
-        let databases: BTreeSet<Option<String>> =
-            self.targets.iter().map(|target| target.database.clone()).collect();
-        for database in databases {
-            let chosen = self.those(|target| {
-                target.stands() && target.owned != Owned::Fail && target.database == database
-            });
-            self.each(&chosen, database.as_deref(), handover).await;
+        let chosen = self.those(|target| target.stands() && target.owned != Owned::Fail);
+        if chosen.is_empty() {
+            return;
         }
+        let estates = match self.estates(&chosen).await {
+            Ok(estates) => estates,
+            Err(failure) => return self.note(&chosen, &failure),
+        };
+        for (place, oids) in estates.places() {
+            let chosen = self.those(|target| {
+                let is_there = target.oid.is_some_and(|oid| oids.contains(&oid));
+                target.stands() && target.owned != Owned::Fail && is_there
+            });
+            self.each(&chosen, place.as_deref(), handover).await;
+        }
+    }
+
+    /// Says of those that could not be dropped for what they own how much that is, and where.
+    async fn explain(&mut self) {
+        let chosen =
+            self.those(|target| target.failure.as_ref().is_some_and(Failure::is_dependent));
+        if chosen.is_empty() {
+            return;
+        }
+        // The server's own words, if ours cannot be had.
+        let Ok(estates) = self.estates(&chosen).await else { return };
+        for at in chosen {
+            if let Some(target) = self.targets.get_mut(at)
+                && let Some(said) = target.oid.and_then(|oid| estates.of(oid))
+            {
+                target.failure = Some(Failure::Owns(said));
+            }
+        }
+    }
+
+    async fn estates(&self, chosen: &[usize]) -> Result<Estates, Failure> {
+        let targets = chosen.iter().filter_map(|at| self.targets.get(*at));
+        let question = owned::question(targets.filter_map(|target| target.oid));
+        Estates::read(&self.server.run(&question).await?)
     }
 
     async fn drop_roles(&mut self) {
@@ -477,7 +515,7 @@ impl<'a> Batch<'a> {
                     work.push(middle..range.end);
                     work.push(range.start..middle);
                 }
-                Err(failure) => self.note(members, &failure),
+                Err(failure) => self.note(members, &failure.within(database)),
             }
         }
         rows

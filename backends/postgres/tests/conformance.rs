@@ -34,6 +34,8 @@ use crate::server::{Bouncer, Server};
 
 #[path = "conformance/disk.rs"]
 mod disk;
+#[path = "conformance/owned.rs"]
+mod owned;
 #[path = "conformance/server.rs"]
 mod server;
 
@@ -161,13 +163,17 @@ async fn refused(connection: &mut PgConnection, sql: &str) -> String {
 }
 
 async fn login(credential: &Credential) -> Result<PgConnection, sqlx::Error> {
+    login_to(credential, credential.field("database").unwrap()).await
+}
+
+async fn login_to(credential: &Credential, database: &str) -> Result<PgConnection, sqlx::Error> {
     let field = |name| credential.field(name).unwrap();
     let options = PgConnectOptions::new_without_pgpass()
         .host(field("host"))
         .port(field("port").parse().unwrap())
         .username(field("username"))
         .password(field("password"))
-        .database(field("database"));
+        .database(database);
     PgConnection::connect_with(&options).await
 }
 

@@ -40,6 +40,8 @@ fn wrong_templates_are_refused() {
         json!({ "statements": vec!["SELECT 1"; 65] }),
         json!({ "owned": "reassign:" }),
         json!({ "owned": "keep" }),
+        json!({ "owned": "group" }),
+        json!({ "owned": "group", "member_of": ["a", "b"] }),
         json!({ "database": "" }),
     ] {
         assert!(sealed(&raw).is_err(), "{raw}");
@@ -53,6 +55,12 @@ fn a_plan_goes_there_and_back() {
     let plan = EndPlan::read(template.plan()).unwrap();
     assert_eq!(plan.owned, Owned::Reassign("app_owner".into()));
     assert_eq!(plan.statements().unwrap().len(), 1);
+    let group = sealed(&json!({ "owned": "group", "member_of": ["writers"] })).unwrap();
+    let plan = EndPlan::read(group.plan()).unwrap();
+    assert_eq!(plan.owned, Owned::Reassign("writers".into()));
+    // As leases of before have it.
+    let before = json!({ "database": "shop", "owned": "drop", "revoke_statements": [] });
+    assert_eq!(EndPlan::read(&Plan(before)).unwrap().owned, Owned::Drop);
     assert_eq!(EndPlan::read(&Plan::default()).unwrap(), EndPlan::default());
     assert!(EndPlan::read(&Plan(json!({ "owner": "x" }))).is_err());
 }
