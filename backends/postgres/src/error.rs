@@ -142,7 +142,8 @@ impl Failure {
             Self::Ours(_) => return (Invalid, Retry::Permanent),
             Self::Server { code, .. } => code.as_str(),
             Self::Owns(_) => return (Dependent, Retry::Permanent),
-            Self::Within { cause, .. } => return cause.class(),
+            // That one database is closed or silent says nothing of the server or our password.
+            Self::Within { cause, .. } => return (Dependent, cause.class().1),
             Self::Survived(_) => return (Dependent, Retry::Temporary),
             Self::Unknown { .. } => return (ErrorKind::UnknownOutcome, Retry::Temporary),
         };

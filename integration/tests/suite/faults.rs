@@ -13,6 +13,8 @@ use std::{process::ExitStatus, time::Duration};
 
 use dayfly_integration::{Broker, BrokerConfig, Client, Postgres, Store, eventually};
 use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use tokio::time::Instant;
 
 /// Both stores; the one on PostgreSQL in a database of this name, which is made.
 fn both_stores(postgres: &Postgres, database: &str) -> [Store; 2] {
@@ -56,10 +58,29 @@ async fn all_dead(broker: &Broker, what: &str, within: Duration) -> Vec<String> 
 
 /// Waits for the one role whose name begins with `prefix`.
 async fn role_exists(postgres: &Postgres, prefix: &str) {
-    eventually("the role exists", Duration::from_secs(10), async || {
-        (postgres.roles(prefix).len() == 1).then_some(())
-    })
-    .await;
+    role_is_seen(watching(postgres).await, prefix).await;
+}
+
+/// A connection for [`role_is_seen`].
+async fn watching(postgres: &Postgres) -> PgConnection {
+    PgConnection::connect(&postgres.url("postgres")).await.unwrap()
+}
+
+/// Looks without a pause, since the role may be ended a moment later.
+async fn role_is_seen(mut connection: PgConnection, prefix: &str) {
+    let sql = format!(
+        "SELECT count(*) FROM pg_roles
+         WHERE starts_with(rolname, '{prefix}') AND rolname <> '{prefix}marker'"
+    );
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        let sql = AssertSqlSafe(sql.clone());
+        let count: i64 = sqlx::raw_sql(sql).fetch_one(&mut connection).await.unwrap().get(0);
+        if count == 1 {
+            return;
+        }
+        assert!(Instant::now() < until, "the role was never seen");
+    }
 }
 
 /// Waits for the process to end by itself.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dayfly_integration::{Answer, Broker, BrokerConfig, Client, Postgres, Store, Wire, eventually};
 
-use super::{all_dead, audit_holds, open_task, role_exists};
+use super::{all_dead, audit_holds, open_task, role_is_seen, watching};
 
 /// A mint's own deadline; an answer comes before it.
 const MINT_WITHIN: Duration = Duration::from_secs(15);
@@ -67,8 +67,9 @@ async fn a_mint_that_lands_late_is_ended() {
     let refused = tokio::time::timeout(MINT_WITHIN, owner.mint("reader")).await;
     assert_unavailable(&refused.expect("an answer before the deadline"), "backend_unavailable");
     assert_eq!(postgres.roles("df_"), Vec::<String>::new(), "it is still on its way");
-    wire.release();
-    role_exists(&postgres, "df_").await;
+    let watching = watching(&postgres).await;
+    let release = async { wire.release() };
+    tokio::join!(role_is_seen(watching, "df_"), release);
     ends_as_failed(&postgres, &broker, "late mint").await;
 }
 

@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dayfly_backend_sdk::{Doomed, ErrorKind, Liveness, Retry, Revocation};
+use dayfly_backend_sdk::{Doomed, Error, ErrorKind, Liveness, Retry, Revocation};
 use tokio::sync::watch;
 
 use super::{Engine, Line, Pass, SweepError, bell::Bell, breaker::Probe, mint::timeout};
@@ -30,13 +30,34 @@ enum Death {
     Lingers,
     /// What its end needs was kept and cannot be opened: by this replica, at the moment.
     Unopened,
-    Failed(ErrorKind, Retry),
+    Failed(Failed),
+}
+
+/// Why one could not be ended.
+#[derive(Clone)]
+struct Failed {
+    kind: ErrorKind,
+    retry: Retry,
+    /// The backend's words, for whoever looks after it; the row keeps the kind alone.
+    said: String,
+}
+
+impl From<&Error> for Failed {
+    fn from(error: &Error) -> Self {
+        let chain =
+            std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+        let said = chain.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+        Self { kind: error.kind(), retry: error.retry(), said }
+    }
 }
 
 impl Death {
     /// Whether the backend gave no answer that would show that it is there.
     fn is_silence(&self) -> bool {
-        matches!(self, Self::Failed(ErrorKind::Unavailable | ErrorKind::UnknownOutcome, _))
+        matches!(
+            self,
+            Self::Failed(Failed { kind: ErrorKind::Unavailable | ErrorKind::UnknownOutcome, .. })
+        )
     }
 }
 
@@ -200,7 +221,10 @@ impl Engine {
     /// of `claimed`, in its order.
     async fn kill_batch(&self, line: &Line, claimed: &[&Lease]) -> Vec<Death> {
         let doomed: Vec<Doomed> = claimed.iter().map(|lease| self.doomed(lease)).collect();
-        let unknown = || Death::Failed(ErrorKind::UnknownOutcome, Retry::Temporary);
+        let unknown = || {
+            let error = Error::new(ErrorKind::UnknownOutcome, "the backend did not answer");
+            Death::Failed(Failed::from(&error))
+        };
         let within = self.settings.revoke_within;
         let revoked = timeout(self.clock.as_ref(), within, async {
             let revoked = line.backend.revoke(&doomed).await;
@@ -215,9 +239,9 @@ impl Engine {
         let Some((revoked, verified)) = revoked.await else {
             return claimed.iter().map(|_| unknown()).collect();
         };
-        let verified: Vec<Result<Liveness, (ErrorKind, Retry)>> = match verified {
+        let verified: Vec<Result<Liveness, Failed>> = match verified {
             Ok(verified) => verified.into_iter().map(Ok).collect(),
-            Err(error) => claimed.iter().map(|_| Err((error.kind(), error.retry()))).collect(),
+            Err(error) => claimed.iter().map(|_| Err(Failed::from(&error))).collect(),
         };
         let unopened = |index: usize, lease: &Lease| {
             lease.kept.is_some() && doomed.get(index).is_some_and(|one| one.kept.is_none())
@@ -235,9 +259,9 @@ impl Engine {
                 {
                     Death::Verified
                 }
-                Some((Revocation::Failed(error), _)) => Death::Failed(error.kind(), error.retry()),
+                Some((Revocation::Failed(error), _)) => Death::Failed(Failed::from(&error)),
                 Some((Revocation::Lingers, _)) => Death::Lingers,
-                Some((Revocation::Gone, Err((kind, retry)))) => Death::Failed(kind, retry),
+                Some((Revocation::Gone, Err(failed))) => Death::Failed(failed),
                 Some((Revocation::Gone, Ok(Liveness::Live))) => Death::StillThere,
                 None => unknown(),
             })
@@ -255,7 +279,7 @@ impl Engine {
         let mut expired = Vec::new();
         let mut owed = Vec::new();
         for (lease, death) in claimed.iter().zip(deaths) {
-            let (class, retry) = match death {
+            let (class, retry, said) = match death {
                 Death::Verified => {
                     dead.push((lease.id, lease.epoch));
                     continue;
@@ -275,11 +299,11 @@ impl Engine {
                     }
                     continue;
                 }
-                Death::StillThere => ("still_there", Retry::Temporary),
-                Death::Failed(kind, retry) => (kind.as_str(), retry),
+                Death::StillThere => ("still_there", Retry::Temporary, None),
+                Death::Failed(failed) => (failed.kind.as_str(), failed.retry, Some(failed.said)),
             };
             tracing::warn!(lease.id = %lease.id, backend, error.class = class,
-                attempts = lease.attempts + 1, "lease.revoke.failed");
+                error = said.as_deref(), attempts = lease.attempts + 1, "lease.revoke.failed");
             owed.push(self.owed(lease, class, retry, counted));
         }
         if failpoint::reached("revoke.before_bury").await.is_err() {
