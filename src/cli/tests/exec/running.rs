@@ -205,11 +205,11 @@ fn the_broker_hears_that_the_command_still_runs() {
         "POST /api/v1/tasks/tsk_1/heartbeat" => Answer::json(200, &heard()),
         _ => grant(request, &[postgres("r")]),
     });
-    let words = ["exec", "--role", "r", "--heartbeat", "1s", "--", "sleep", "2.5"];
+    let words = ["exec", "--role", "r", "--heartbeat", "1s", "--", "sleep", "4"];
     let finished = run(dayfly(&broker.url, &words));
     assert_eq!(finished.code, Some(0));
     let beats = broker.asked("POST /api/v1/tasks/tsk_1/heartbeat");
-    assert!((4..=9).contains(&beats.len()), "{beats:?}");
+    assert!((4..=16).contains(&beats.len()), "{beats:?}");
     assert!(beats.iter().all(|beat| beat.bearer == TASK_TOKEN));
     let opened = broker.asked("POST /api/v1/tasks");
     assert_eq!(opened[0].body["heartbeat_seconds"], 1);

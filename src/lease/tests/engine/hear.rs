@@ -12,7 +12,7 @@ async fn state(rig: &Rig, task: TaskId) -> TaskState {
 
 /// Waits until the loop has ended `task`.
 async fn end(rig: &Rig, task: TaskId) -> TaskEnd {
-    for _ in 0..400 {
+    for _ in 0..2_000 {
         if let TaskState::Closed { end, .. } = state(rig, task).await {
             return end;
         }
@@ -34,7 +34,7 @@ async fn a_silent_task_is_lost_and_its_credential_dies() {
 #[tokio::test]
 async fn who_was_away_waits_for_a_whole_interval() {
     let rig = Rig::idle(Duration::ZERO);
-    let every = Duration::from_millis(800);
+    let every = Duration::from_secs(2);
     let task = rig.task_heard_every(every).await;
     tokio::time::sleep(every * 2).await;
     rig.start();
