@@ -219,6 +219,10 @@ impl Backend for MysqlBackend {
         marker::write(&self.link, &self.prefix, marker).await
     }
 
+    fn mint_margin(&self) -> Duration {
+        self.early
+    }
+
     fn rotates(&self) -> bool {
         true
     }

@@ -6,7 +6,10 @@
 
 use std::{
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -45,6 +48,8 @@ pub(crate) struct Link {
     lock_wait_timeout_s: u64,
     /// Whether the server has said that it is what the configuration says.
     known: AtomicBool,
+    /// How many connections were opened.
+    opened: Arc<AtomicU64>,
 }
 
 impl Link {
@@ -61,11 +66,17 @@ impl Link {
 
     fn with(config: &MysqlConfig, connections: u32, connect_timeout: Duration) -> Self {
         let options = options(config);
+        let opened = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&opened);
         let pool = MySqlPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(connect_timeout)
             .idle_timeout(IDLE_MAX)
             .max_lifetime(LIFETIME_MAX)
+            .after_connect(move |_, _| {
+                counter.fetch_add(1, Ordering::Relaxed);
+                Box::pin(std::future::ready(Ok::<(), sqlx::Error>(())))
+            })
             .connect_lazy_with(options.clone());
         Self {
             pool,
@@ -75,7 +86,14 @@ impl Link {
             answer_timeout: Duration::from_millis(u64::from(config.answer_timeout_ms)),
             lock_wait_timeout_s: u64::from(config.lock_wait_timeout_s),
             known: AtomicBool::new(false),
+            opened,
         }
+    }
+
+    /// How many connections were opened: what the server said before the last of them another
+    /// server may have said, or the same one in another version.
+    pub(crate) fn opened(&self) -> u64 {
+        self.opened.load(Ordering::Relaxed)
     }
 
     /// Sends `sql` as one message and gives all rows of all its statements.

@@ -3,7 +3,7 @@
 //! Invariant: a hash has the form that the server wants now. A server that enforces one lets in
 //! whoever has another, and then only to change his password.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use dayfly_backend_sdk::{Error, ErrorKind, Secret};
 use ring::rand::SystemRandom;
@@ -21,13 +21,14 @@ use crate::{
 pub(crate) struct Passwords {
     random: SystemRandom,
     /// Whether the server knows more than one form of a `caching_sha2_password` hash. It comes
-    /// with the server's version, and is asked once; which form it wants is asked each time.
-    forms: OnceLock<bool>,
+    /// with the server's version, and is asked once for as long as no connection is opened; which
+    /// form it wants is asked each time.
+    forms: Forms,
 }
 
 impl Passwords {
     pub(crate) fn new() -> Self {
-        Self { random: SystemRandom::new(), forms: OnceLock::new() }
+        Self { random: SystemRandom::new(), forms: Forms::default() }
     }
 
     /// A new one and its hash.
@@ -91,11 +92,46 @@ impl Passwords {
 
     /// Asked by more than one at first, rather than by one for whom the others wait.
     async fn several_forms(&self, link: &Link) -> Result<bool, Failure> {
-        if let Some(several) = self.forms.get() {
-            return Ok(*several);
+        let opened = link.opened();
+        if let Some(several) = self.forms.of(opened) {
+            return Ok(several);
         }
         let sql = "SHOW GLOBAL VARIABLES LIKE 'caching\\_sha2\\_password\\_storage\\_format'";
         let rows = link.run(&Sql::new().text(sql)).await?;
-        Ok(*self.forms.get_or_init(|| !rows.is_empty()))
+        let several = !rows.is_empty();
+        // With the count of before the question: if that opened a connection, the next one asks
+        // once more.
+        self.forms.note(opened, several);
+        Ok(several)
+    }
+}
+
+/// What the server has said, and how many connections had been opened by then.
+#[derive(Default)]
+struct Forms(Mutex<Option<(u64, bool)>>);
+
+impl Forms {
+    fn of(&self, opened: u64) -> Option<bool> {
+        let said = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        said.filter(|(then, _)| *then == opened).map(|(_, several)| several)
+    }
+
+    fn note(&self, opened: u64, several: bool) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((opened, several));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_can_is_asked_again_after_a_new_connection() {
+        let forms = Forms::default();
+        assert_eq!(forms.of(1), None);
+        forms.note(1, true);
+        assert_eq!((forms.of(1), forms.of(2)), (Some(true), None));
+        forms.note(2, false);
+        assert_eq!((forms.of(1), forms.of(2)), (None, Some(false)));
     }
 }

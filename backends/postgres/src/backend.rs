@@ -3,13 +3,7 @@
 //! Invariant: whatever is minted here has a name that begins with the prefix, and nothing
 //! else is ever listed, changed or dropped.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    fmt,
-    num::NonZeroU32,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use dayfly_backend_sdk::{
@@ -19,19 +13,18 @@ use dayfly_backend_sdk::{
 };
 use ring::rand::SystemRandom;
 use serde_json::Value;
-
 use sqlx::postgres::PgRow;
-use tokio::time::Instant;
 
 use crate::{
     advice,
     config::{PostgresConfig, PostgresTemplate, Recipe},
     connection::Server,
-    credential::{Address, random_password},
+    credential::{Address, no_random_numbers, random_password},
     error::Failure,
     group::Groups,
     marker,
     mint::{self, Part},
+    oids::Oids,
     quote::{Literal, Sql},
     revoke::{self, column},
     scram,
@@ -40,9 +33,6 @@ use crate::{
 
 /// As many as the server's own verifiers have.
 const ROOT_ITERATIONS: NonZeroU32 = NonZeroU32::new(4_096).unwrap();
-
-/// How many roles' ids are remembered.
-const OIDS_MAX: usize = 16_384;
 
 /// PostgreSQL login roles with a lifetime.
 pub struct PostgresBackend {
@@ -177,8 +167,7 @@ impl Backend for PostgresBackend {
 
     async fn mint(&self, request: &MintRequest<'_>) -> Result<Credential, Error> {
         let recipe: &Recipe = request.template.inner()?;
-        let (password, verifier) =
-            self.stock.take(recipe.scram_iterations).await.map_err(no_random_numbers)?;
+        let (password, verifier) = self.stock.take(recipe.scram_iterations).await?;
         let doing = "the role could not be created";
         let part = Part::new(request, recipe, &verifier, self.skew)
             .map_err(|error| Failure::from(error).into_error(doing))?;
@@ -236,6 +225,10 @@ impl Backend for PostgresBackend {
         marker::write(&self.server, &self.prefix, marker).await
     }
 
+    fn mint_margin(&self) -> Duration {
+        self.skew
+    }
+
     fn rotates(&self) -> bool {
         true
     }
@@ -258,87 +251,6 @@ impl Backend for PostgresBackend {
     }
 }
 
-fn no_random_numbers(_: ring::error::Unspecified) -> Error {
-    Error::new(ErrorKind::Unavailable, "the operating system has no random numbers")
-}
-
 fn invalid(error: Error) -> Error {
     Error::new(ErrorKind::Invalid, "the template names what is not there").with_source(error)
-}
-
-/// The numeric ids of the roles that we have seen, oldest forgotten first. A session of a role
-/// that somebody else dropped can be found by the id alone.
-#[derive(Debug, Default)]
-pub(crate) struct Oids(Mutex<Remembered>);
-
-#[derive(Debug, Default)]
-struct Remembered {
-    by_handle: HashMap<Handle, Known>,
-    order: VecDeque<Handle>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    oid: i64,
-    /// When we dropped it, while nobody was logged in as it.
-    dropped_at: Option<Instant>,
-}
-
-impl Oids {
-    pub(crate) fn remember(&self, handle: &Handle, oid: i64) {
-        self.insert(handle, Known { oid, dropped_at: None });
-    }
-
-    /// Remembers that it was dropped just now.
-    pub(crate) fn dropped(&self, handle: &Handle, oid: i64) {
-        self.insert(handle, Known { oid, dropped_at: Some(Instant::now()) });
-    }
-
-    fn insert(&self, handle: &Handle, known: Known) {
-        let mut remembered = self.lock();
-        if remembered.by_handle.insert(handle.clone(), known).is_none() {
-            remembered.order.push_back(handle.clone());
-        }
-        while remembered.order.len() > OIDS_MAX {
-            if let Some(oldest) = remembered.order.pop_front() {
-                remembered.by_handle.remove(&oldest);
-            }
-        }
-    }
-
-    pub(crate) fn known(&self, handle: &Handle) -> Option<i64> {
-        self.lock().by_handle.get(handle).map(|known| known.oid)
-    }
-
-    pub(crate) fn dropped_at(&self, handle: &Handle) -> Option<Instant> {
-        self.lock().by_handle.get(handle).and_then(|known| known.dropped_at)
-    }
-
-    /// The order keeps its entry until it is the oldest; it is bounded all the same.
-    pub(crate) fn forget(&self, handle: &Handle) {
-        self.lock().by_handle.remove(handle);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Remembered> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn remembered_ids_are_bounded_and_the_oldest_go_first() {
-        let oids = Oids::default();
-        let handle = |number: usize| Handle::parse(format!("a{number}")).unwrap();
-        for number in 0..OIDS_MAX + 10 {
-            oids.remember(&handle(number), 1);
-        }
-        assert_eq!(oids.known(&handle(0)), None);
-        assert_eq!(oids.known(&handle(OIDS_MAX)), Some(1));
-        oids.forget(&handle(OIDS_MAX));
-        assert_eq!(oids.known(&handle(OIDS_MAX)), None);
-        assert_eq!(oids.lock().order.len(), OIDS_MAX);
-    }
 }

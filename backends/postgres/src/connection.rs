@@ -20,6 +20,8 @@ use crate::{
 
 /// How much longer than its own statement timeout the server's answer may take.
 const REPLY_GRACE: Duration = Duration::from_secs(5);
+/// Which part of its statement timeout a mint waits for one lock.
+const LOCK_SHARE: u32 = 4;
 /// Connections for what must die, besides those that the configuration gives.
 const DEATH_CONNECTIONS: u32 = 4;
 /// How long at least a revocation waits for its connection; well below the time that the
@@ -62,6 +64,13 @@ impl Server {
             .max_lifetime(LIFETIME_MAX)
             .connect_lazy_with(options.clone());
         Self { pool, options, connect_timeout, statement_timeout_ms: config.statement_timeout_ms }
+    }
+
+    /// The longest that a mint waits for one lock. A quarter of what a statement may take, so
+    /// that the server says which of the two it was, and others have their turn soon.
+    pub(crate) fn lock_timeout(&self) -> Duration {
+        // None at all would be no bound.
+        Duration::from_millis(u64::from(self.statement_timeout_ms / LOCK_SHARE).max(1))
     }
 
     /// Sends `sql` as one message, which the server runs as one transaction, and gives all

@@ -4,7 +4,7 @@
 //! URL; everything else in the URL is percent-encoded.
 
 use data_encoding::BASE32_NOPAD;
-use dayfly_backend_sdk::{Credential, Handle, Secret, percent_encode};
+use dayfly_backend_sdk::{Credential, Error, ErrorKind, Handle, Secret, percent_encode};
 use ring::{
     error::Unspecified,
     rand::{SecureRandom, SystemRandom},
@@ -82,6 +82,11 @@ pub(crate) fn random_password(
     random.fill(&mut bytes)?;
     random.fill(&mut salt)?;
     Ok((Secret::new(BASE32_NOPAD.encode(&bytes)), salt))
+}
+
+/// That there is no password without them.
+pub(crate) fn no_random_numbers(_: Unspecified) -> Error {
+    Error::new(ErrorKind::Unavailable, "the operating system has no random numbers")
 }
 
 #[cfg(test)]

@@ -73,10 +73,7 @@ impl Failure {
     pub(crate) fn sent(error: &sqlx::Error) -> Self {
         let cause = cause_of(error);
         match code_of(error) {
-            // The server ended the session (57P01 to 57P03, 08…): it may have been at commit.
-            Some(code) if code.starts_with("57P") || code.starts_with("08") => {
-                Self::Unknown { cause }
-            }
+            Some(code) if is_unknown(&code) => Self::Unknown { cause },
             Some(code) if !ends_session(error) => Self::Server { code, cause },
             Some(_) | None => Self::Unknown { cause },
         }
@@ -85,6 +82,16 @@ impl Failure {
     /// No answer within the time that we wait.
     pub(crate) fn silent() -> Self {
         Self::Unknown { cause: Cause("the answer did not come in time".to_owned()) }
+    }
+
+    /// Sent, and what came back does not say what became of it.
+    pub(crate) fn unknown(said: &str) -> Self {
+        Self::Unknown { cause: Cause(said.to_owned()) }
+    }
+
+    /// Nothing was sent, since too many wait already.
+    pub(crate) fn crowded() -> Self {
+        Self::Connect { refused: false, cause: Cause("too many mints wait".to_owned()) }
     }
 
     /// No connection within the time that we wait.
@@ -97,6 +104,19 @@ impl Failure {
     /// sent again in parts.
     pub(crate) fn is_rolled_back(&self) -> bool {
         matches!(self, Self::Server { .. })
+    }
+
+    /// Whether the server refused it for one of those that were in it, so that the others may
+    /// succeed without it. A lock that was not free in time, or too little time, is no one's
+    /// fault: the halves would wait for it again.
+    pub(crate) fn is_divisible(&self) -> bool {
+        let overdue = |code: &str| matches!(code, "55P03" | "57014");
+        matches!(self, Self::Server { code, .. } if !overdue(code))
+    }
+
+    /// Whether the earliest mint deadline in the message has passed.
+    pub(crate) fn is_late(&self) -> bool {
+        matches!(self, Self::Server { code, .. } if code == DEADLINE_PASSED)
     }
 
     /// The same, with the name of the database where it happened, if it is another than ours.
@@ -151,12 +171,12 @@ impl Failure {
             "42710" => (Conflict, Retry::Permanent),
             "42501" | "28000" | "28P01" => (Denied, Retry::Permanent),
             DEPENDENT => (Dependent, Retry::Permanent),
-            SESSION_OPEN => (Dependent, Retry::Temporary),
+            // lock_not_available: the server is well, and somebody is at what the role depends on.
+            SESSION_OPEN | "55P03" => (Dependent, Retry::Temporary),
             // undefined_object: a role that is not there.
             "42704" => (NotFound, Retry::Permanent),
-            // read_only_sql_transaction (a standby), query_canceled, lock_not_available,
-            // system_error and io_error.
-            DEADLINE_PASSED | "25006" | "57014" | "55P03" | "58000" | "58030" => {
+            // read_only_sql_transaction (a standby), query_canceled, system_error and io_error.
+            DEADLINE_PASSED | "25006" | "57014" | "58000" | "58030" => {
                 (Unavailable, Retry::Temporary)
             }
             "XX000" => (Invalid, Retry::Temporary),
@@ -188,6 +208,12 @@ fn code_of(error: &sqlx::Error) -> Option<String> {
         return Some("42710".to_owned());
     }
     error.code().map(std::borrow::Cow::into_owned)
+}
+
+/// Codes after which it may have been committed: the server ended the session (57P01 to 57P03,
+/// 08…), or somebody says outright that the statement's completion is unknown (40003).
+fn is_unknown(code: &str) -> bool {
+    code.starts_with("57P") || code.starts_with("08") || code == "40003"
 }
 
 /// Whether the server did more than roll back: it gave up the session, or broke down. It breaks
@@ -256,6 +282,7 @@ mod tests {
         assert_eq!(class("42710"), (ErrorKind::Conflict, Retry::Permanent));
         assert_eq!(class("42501"), (ErrorKind::Denied, Retry::Permanent));
         assert_eq!(class("2BP01"), (ErrorKind::Dependent, Retry::Permanent));
+        assert_eq!(class("55P03"), (ErrorKind::Dependent, Retry::Temporary));
         assert_eq!(class("42704"), (ErrorKind::NotFound, Retry::Permanent));
         assert_eq!(class("57014"), (ErrorKind::Unavailable, Retry::Temporary));
         assert_eq!(class("53100"), (ErrorKind::Unavailable, Retry::Temporary));
@@ -276,6 +303,28 @@ mod tests {
     }
 
     #[test]
+    fn what_may_be_committed_is_not_taken_for_rolled_back() {
+        for code in ["57P01", "08006", "40003"] {
+            assert!(is_unknown(code), "{code}");
+        }
+        for code in ["40001", "40P01", "57014", "42710", "DF001"] {
+            assert!(!is_unknown(code), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_lock_in_the_way_of_all_is_nobodys_fault() {
+        let failure =
+            |code: &str| Failure::Server { code: code.to_owned(), cause: Cause(String::new()) };
+        for code in ["55P03", "57014"] {
+            assert!(!failure(code).is_divisible() && failure(code).is_rolled_back(), "{code}");
+        }
+        assert!(failure("42704").is_divisible() && failure("42710").is_divisible());
+        assert!(failure("DF001").is_late() && !failure("57014").is_late());
+        assert!(!Failure::silent().is_divisible());
+    }
+
+    #[test]
     fn after_the_send_only_the_servers_word_is_a_known_outcome() {
         let lost = Failure::sent(&sqlx::Error::Io(io::ErrorKind::ConnectionReset.into()));
         assert_eq!(lost.into_error("x").kind(), ErrorKind::UnknownOutcome);
@@ -284,5 +333,7 @@ mod tests {
         assert_eq!(before.into_error("x").kind(), ErrorKind::Unavailable);
         let full = Failure::connect(&sqlx::Error::PoolTimedOut);
         assert_eq!(full.into_error("x").kind(), ErrorKind::Unavailable);
+        assert_eq!(Failure::unknown("x").into_error("x").kind(), ErrorKind::UnknownOutcome);
+        assert_eq!(Failure::crowded().into_error("x").kind(), ErrorKind::Unavailable);
     }
 }

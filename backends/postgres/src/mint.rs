@@ -10,6 +10,7 @@ use dayfly_backend_sdk::{Handle, MintRequest, Timestamp};
 
 use crate::{
     config::Recipe,
+    queue::Key,
     quote::{Ident, Literal, QuoteError, Sql},
     statement::Values,
 };
@@ -73,18 +74,31 @@ impl Part {
         self.iterations.get()
     }
 
+    pub(crate) fn deadline(&self) -> Timestamp {
+        self.deadline
+    }
+
+    /// Whose locks it needs.
+    pub(crate) fn key(&self) -> Key {
+        Key { groups: self.member_of.iter().cloned().collect(), is_unusual: self.is_unusual() }
+    }
+
     /// Whether it has statements of its own, which nobody else's mint should wait for.
-    pub(crate) fn is_unusual(&self) -> bool {
+    fn is_unusual(&self) -> bool {
         !self.statements.is_empty()
     }
 }
 
-/// The whole message for `parts`. Its last rows are the new roles' names and oids.
-pub(crate) fn message(parts: &[&Part]) -> Result<Sql, QuoteError> {
+/// The whole message for `parts`. Its last rows are the new roles' names and oids, one for each.
+/// It waits for each lock of the server as long as `lock_timeout`; for ours, which others' mints
+/// and deaths hold while they get on, as long as a statement may take.
+pub(crate) fn message(parts: &[&Part], lock_timeout: Duration) -> Result<Sql, QuoteError> {
     let mut sql = Sql::new();
     if parts.iter().any(|part| part.is_unusual()) {
         sql = locked(sql);
     }
+    let lock_timeout_ms = i64::try_from(lock_timeout.as_millis()).unwrap_or(i64::MAX);
+    sql = sql.text("SET LOCAL lock_timeout = ").number(lock_timeout_ms).text(";\n");
     for part in parts {
         sql = sql.then(&part.create);
     }

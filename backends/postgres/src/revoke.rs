@@ -20,22 +20,24 @@ use dayfly_backend_sdk::{Doomed, Handle, Revocation};
 use sqlx::{Row, postgres::PgRow};
 
 use crate::{
-    backend::Oids,
     config::{EndPlan, Owned},
     connection::Server,
     error::Failure,
     mint::{any_name, locked},
-    owned::{self, Estates},
+    oids::Oids,
     quote::{Ident, Sql},
     statement::{Statement, Values},
 };
+
+mod leave;
 
 /// How long ended sessions are waited for between two looks, at first and at most.
 const LOOK_AGAIN_MIN: Duration = Duration::from_millis(5);
 const LOOK_AGAIN_MAX: Duration = Duration::from_millis(200);
 
-/// A login that was past its checks when its role was dropped is a session that can be seen
-/// after this.
+/// A login that was past its checks when its role was dropped is, as a rule, a session that can be
+/// seen after this. On a server that is short of time it may take longer: then it is found as a
+/// session of nobody, when the next role is dropped.
 const LOGIN_MAX: Duration = Duration::from_millis(10);
 
 /// Ends all of `doomed`, and says of each whether it is gone.
@@ -54,8 +56,7 @@ pub(crate) async fn revoke(
         batch.locate(oids).await?;
         batch.fence().await;
         batch.end_sessions(patience).await;
-        batch.hand_over().await;
-        batch.drop_roles().await;
+        batch.leave().await;
         batch.explain().await;
         batch.verify(oids, patience).await
     };
@@ -72,14 +73,14 @@ pub(crate) async fn alive(
     oids: &Oids,
     handles: &[&Handle],
 ) -> Result<BTreeSet<String>, Failure> {
-    let dropped = handles.iter().filter_map(|handle| oids.dropped_at(handle)).max();
+    let dropped = handles.iter().filter_map(|handle| oids.gone_at(handle)).max();
     if let Some(at) = dropped {
         tokio::time::sleep_until(at + LOGIN_MAX).await;
     }
     let known: Vec<_> = handles.iter().map(|handle| (*handle, oids.known(handle))).collect();
     let left = look(server, &known).await?;
     for handle in handles.iter().filter(|handle| !left.contains(handle.as_str())) {
-        oids.forget(handle);
+        oids.gone(handle);
     }
     Ok(left)
 }
@@ -122,27 +123,6 @@ pub(crate) fn any_id(sql: Sql, ids: impl Iterator<Item = i64>) -> Sql {
         .text("]::pg_catalog.oid[])))")
 }
 
-/// Gives away or drops what these own in the database that it is sent to.
-fn handover(targets: &[&Target]) -> Result<Sql, Failure> {
-    let mut sql = Sql::new();
-    for target in targets {
-        match &target.owned {
-            Owned::Reassign(heir) => {
-                sql = sql.text("REASSIGN OWNED BY ").ident(&target.name);
-                sql = sql.text(" TO ").ident(&Ident::new(heir)?).text(";\n");
-            }
-            Owned::Drop => {}
-            // No plan says this: a template's `group` has its name there.
-            Owned::Fail | Owned::Group => {
-                return Err(Failure::Ours("the plan does not say whose it becomes".to_owned()));
-            }
-        }
-        // After a reassignment, what is left are rights that were granted to it.
-        sql = sql.text("DROP OWNED BY ").ident(&target.name).text(";\n");
-    }
-    Ok(sql)
-}
-
 /// Ends the sessions of these, and has a row for each that was still there.
 fn termination(targets: &[&Target]) -> Sql {
     Sql::new()
@@ -152,15 +132,28 @@ fn termination(targets: &[&Target]) -> Sql {
         .text(")")
 }
 
+/// Whose sessions are those of roles that are no more.
+fn strays() -> Sql {
+    of_nobody(Sql::new().text("SELECT DISTINCT s.usesysid::pg_catalog.int8"))
+}
+
+/// Ends those of them that are sessions of these.
+fn end_of_strays(oids: &[i64]) -> Sql {
+    let sql = of_nobody(Sql::new().text("SELECT pg_catalog.pg_terminate_backend(s.pid)"));
+    any_id(sql.text(" AND s.usesysid"), oids.iter().copied())
+}
+
+fn of_nobody(sql: Sql) -> Sql {
+    sql.text(" FROM pg_catalog.pg_stat_activity s WHERE s.usesysid IS NOT NULL AND NOT EXISTS")
+        .text(" (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = s.usesysid)")
+}
+
 /// Drops all of them, and undoes it if somebody is logged in as one: as a role that is no more.
 /// What other people have dropped under a session makes this refuse as well. It has the names and
 /// ids of those that were there.
 fn drop_all(targets: &[&Target]) -> Result<Sql, Failure> {
-    let guard = Sql::new()
-        .text("BEGIN IF EXISTS (SELECT FROM pg_catalog.pg_stat_activity s")
-        .text(" WHERE s.usesysid IS NOT NULL AND NOT EXISTS")
-        .text(" (SELECT FROM pg_catalog.pg_roles r WHERE r.oid = s.usesysid))")
-        .text(" THEN RAISE EXCEPTION USING ERRCODE = 'DF002', MESSAGE = 'a session is open';")
+    let guard = of_nobody(Sql::new().text("BEGIN IF EXISTS (SELECT"))
+        .text(") THEN RAISE EXCEPTION USING ERRCODE = 'DF002', MESSAGE = 'a session is open';")
         .text(" END IF; END");
     let sql = Sql::new().text("SELECT rolname::pg_catalog.text, oid::pg_catalog.int8");
     let sql = sql.text(" FROM pg_catalog.pg_roles WHERE rolname");
@@ -306,9 +299,12 @@ impl<'a> Batch<'a> {
         let mut answer = self.server.run(&drop_all(&targets)?).await;
         if let Err(failure) = &answer
             && failure.is_session_open()
-            && targets.len() > 1
         {
-            answer = self.server.run(&drop_unused(&targets)?).await;
+            // What cannot be ended now is found again by the next.
+            let _ = self.end_strays(oids).await;
+            if targets.len() > 1 {
+                answer = self.server.run(&drop_unused(&targets)?).await;
+            }
         }
         let rows = match answer {
             Ok(rows) => rows,
@@ -335,6 +331,18 @@ impl<'a> Batch<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Ends the sessions of roles that were ours and are no more: of a login that came through
+    /// after we had looked, or of a role that somebody else has dropped.
+    async fn end_strays(&self, oids: &Oids) -> Result<(), Failure> {
+        let rows = self.server.run(&strays()).await?;
+        let found = rows.iter().map(|row| column(row, 0)).collect::<Result<Vec<i64>, _>>()?;
+        let ours = oids.ours(&found);
+        if ours.is_empty() {
+            return Ok(());
+        }
+        self.server.run(&end_of_strays(&ours)).await.map(drop)
     }
 
     /// No new login, whatever else goes wrong. Whoever is no superuser needs membership in a
@@ -382,52 +390,8 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// What the roles own goes where their plans say, in each database.
-    async fn hand_over(&mut self) {
-        let chosen = self.those(|target| target.stands() && target.owned != Owned::Fail);
-        if chosen.is_empty() {
-            return;
-        }
-        let estates = match self.estates(&chosen).await {
-            Ok(estates) => estates,
-            Err(failure) => return self.note(&chosen, &failure),
-        };
-        for (place, oids) in estates.places() {
-            let chosen = self.those(|target| {
-                let is_there = target.oid.is_some_and(|oid| oids.contains(&oid));
-                target.stands() && target.owned != Owned::Fail && is_there
-            });
-            self.each(&chosen, place.as_deref(), handover).await;
-        }
-    }
-
-    /// Says of those that could not be dropped for what they own how much that is, and where.
-    async fn explain(&mut self) {
-        let chosen =
-            self.those(|target| target.failure.as_ref().is_some_and(Failure::is_dependent));
-        if chosen.is_empty() {
-            return;
-        }
-        // The server's own words, if ours cannot be had.
-        let Ok(estates) = self.estates(&chosen).await else { return };
-        for at in chosen {
-            if let Some(target) = self.targets.get_mut(at)
-                && let Some(said) = target.oid.and_then(|oid| estates.of(oid))
-            {
-                target.failure = Some(Failure::Owns(said));
-            }
-        }
-    }
-
-    async fn estates(&self, chosen: &[usize]) -> Result<Estates, Failure> {
-        let targets = chosen.iter().filter_map(|at| self.targets.get(*at));
-        let question = owned::question(targets.filter_map(|target| target.oid));
-        Estates::read(&self.server.run(&question).await?)
-    }
-
-    async fn drop_roles(&mut self) {
-        let chosen = self.those(Target::stands);
-        self.each(&chosen, None, |targets| {
+    async fn drop_roles(&mut self, chosen: &[usize]) {
+        self.each(chosen, None, |targets| {
             let mut sql = Sql::new();
             if targets.iter().any(|target| !target.statements.is_empty()) {
                 sql = locked(sql);
@@ -441,6 +405,13 @@ impl<'a> Batch<'a> {
             drop_ended(sql, targets)
         })
         .await;
+        for at in chosen {
+            if let Some(target) = self.targets.get_mut(*at)
+                && target.failure.is_none()
+            {
+                target.exists = false;
+            }
+        }
     }
 
     /// Looks, by name and by id. A login that was past its checks when the fence came may have
@@ -460,7 +431,7 @@ impl<'a> Batch<'a> {
         for target in self.targets.iter_mut().filter(|target| !target.dropped) {
             if !left.contains(target.handle.as_str()) {
                 target.failure = None;
-                oids.forget(&target.handle);
+                oids.gone(&target.handle);
             } else if target.failure.is_none() {
                 target.failure = Some(Failure::Survived("the role or a session of it is left"));
             }

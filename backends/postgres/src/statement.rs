@@ -109,14 +109,106 @@ fn checked(text: &str) -> Result<(), StatementError> {
     if text.contains('\0') {
         return Err(StatementError::Nul);
     }
-    let word = text.split(|c: char| !c.is_ascii_alphabetic()).find(|word| !word.is_empty());
-    let Some(word) = word else { return Err(StatementError::Empty) };
+    let words = first_words(text);
+    if words.is_empty() {
+        return Err(StatementError::Empty);
+    }
     let leaves =
         ["abort", "begin", "commit", "end", "prepare", "release", "rollback", "savepoint", "start"];
-    if leaves.contains(&word.to_ascii_lowercase().as_str()) {
-        return Err(StatementError::Transaction(word.to_owned()));
+    match words.iter().find(|word| leaves.contains(&word.to_ascii_lowercase().as_str())) {
+        Some(word) => Err(StatementError::Transaction((*word).to_owned())),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// The first word of each statement in `text`. What is quoted or in a comment is no word, and a `;`
+/// in it ends nothing.
+fn first_words(text: &str) -> Vec<&str> {
+    let (mut words, mut rest, mut begins) = (Vec::new(), text, true);
+    while let Some(first) = rest.chars().next() {
+        if !(first.is_alphabetic() || first == '_') {
+            begins |= first == ';';
+            rest = past(rest);
+            continue;
+        }
+        let is_other = |c: char| !(c.is_alphanumeric() || c == '_' || c == '$');
+        let (word, after) = rest.split_at(rest.find(is_other).unwrap_or(rest.len()));
+        if begins {
+            words.push(word);
+            begins = false;
+        }
+        rest = match after.strip_prefix('\'') {
+            Some(escaped) if word.eq_ignore_ascii_case("e") => past_escaped(escaped),
+            Some(_) | None => after,
+        };
+    }
+    words
+}
+
+/// `rest` without its first character, or without all that this one opens. Without an end it is
+/// the server's to refuse.
+fn past(rest: &str) -> &str {
+    let mut inner = rest.chars();
+    let first = inner.next();
+    let after = inner.as_str();
+    match first {
+        Some('\'') => behind(after, "'"),
+        Some('"') => behind(after, "\""),
+        Some('$') => past_dollar(after),
+        Some('-') if after.starts_with('-') => behind(after, "\n"),
+        Some('/') => after.strip_prefix('*').map_or(after, past_comment),
+        Some(_) | None => after,
+    }
+}
+
+/// What stands behind the first `mark`.
+fn behind<'a>(text: &'a str, mark: &str) -> &'a str {
+    text.split_once(mark).map_or("", |(_, rest)| rest)
+}
+
+/// Behind an `E'…'`, in which a backslash takes the next character with it.
+fn past_escaped(text: &str) -> &str {
+    let mut inner = text.chars();
+    while let Some(c) = inner.next() {
+        if c == '\\' {
+            inner.next();
+        } else if c == '\'' {
+            match inner.as_str().strip_prefix('\'') {
+                Some(doubled) => inner = doubled.chars(),
+                None => break,
+            }
+        }
+    }
+    inner.as_str()
+}
+
+/// Behind a `$tag$…$tag$`, of which the first `$` is gone.
+fn past_dollar(text: &str) -> &str {
+    let Some((tag, body)) = text.split_once('$') else { return text };
+    let is_tag = tag.chars().all(|c| c.is_alphanumeric() || c == '_');
+    if !is_tag || tag.starts_with(|c: char| c.is_ascii_digit()) {
+        return text;
+    }
+    behind(body, &format!("${tag}$"))
+}
+
+/// Behind a comment that may have others in it, of which the first `/*` is gone.
+fn past_comment(text: &str) -> &str {
+    let (mut rest, mut depth) = (text, 1_u32);
+    while depth > 0 {
+        match (rest.find("/*"), rest.find("*/")) {
+            (_, None) => return "",
+            (Some(open), Some(close)) if open < close => {
+                depth += 1;
+                rest = behind(rest, "/*");
+            }
+            (_, Some(_)) => {
+                depth -= 1;
+                rest = behind(rest, "*/");
+            }
+        }
+    }
+    rest
 }
 
 #[cfg(test)]
@@ -144,6 +236,39 @@ mod tests {
     #[test]
     fn a_comment_at_the_end_does_not_swallow_what_follows() {
         assert_eq!(rendered("SELECT 1 -- note"), "SELECT 1 -- note\n;\n");
+    }
+
+    #[test]
+    fn no_statement_leaves_the_transaction_wherever_it_stands() {
+        for text in [
+            "GRANT x TO {{name}}; COMMIT",
+            "SELECT 1;ROLLBACK;",
+            "SELECT ';'; end",
+            "-- a note\ncommit",
+            "/* a /* note */ ; */ Begin",
+            "SELECT E'\\';'; SELECT 1; COMMIT",
+            "SELECT E'it''s \\' one'; ABORT",
+            "SELECT $$;$$, $a$ $$; $a$; SAVEPOINT x",
+            "SELECT $1; START TRANSACTION",
+            "SELECT \"a;b\" ; release x",
+        ] {
+            let parsed = Statement::parse(text, Moment::Mint);
+            assert!(matches!(parsed, Err(StatementError::Transaction(_))), "{text}: {parsed:?}");
+        }
+        for text in [
+            "DO $$ BEGIN PERFORM 1; END $$",
+            "DO $do$ BEGIN PERFORM '$$'; COMMIT; END $do$; SELECT 1",
+            "SELECT '; COMMIT'; SELECT \"; COMMIT\"",
+            "SELECT 1 -- ; COMMIT",
+            "SELECT 1 /* ; COMMIT */; (SELECT 2)",
+            "SELECT E'a\\'; COMMIT'",
+            "SELECT 'a''; COMMIT'",
+            "SELECT a$b; SELECT c$d",
+            "SELECT CASE WHEN true THEN 1 END",
+        ] {
+            assert!(Statement::parse(text, Moment::Mint).is_ok(), "{text}");
+        }
+        assert_eq!(Statement::parse("-- COMMIT", Moment::Mint), Err(StatementError::Empty));
     }
 
     #[test]

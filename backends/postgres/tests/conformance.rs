@@ -34,6 +34,8 @@ use crate::server::{Bouncer, Server};
 
 #[path = "conformance/disk.rs"]
 mod disk;
+#[path = "conformance/group.rs"]
+mod group;
 #[path = "conformance/owned.rs"]
 mod owned;
 #[path = "conformance/server.rs"]
@@ -332,6 +334,29 @@ async fn a_session_outliving_its_role_is_found_by_id_and_ended() {
     service.end(&doomed).await.unwrap();
     assert!(try_run(&mut session, "SELECT count(*) FROM app.orders").await.is_err());
     assert_eq!(service.liveness(&doomed).await, Liveness::Gone);
+}
+
+/// Nobody asks for that role any more: its session ends with the next role of ours.
+#[tokio::test]
+async fn a_session_of_a_role_that_is_no_more_ends_with_the_next_one() {
+    let service = Service::start(ACCOUNT).await;
+    let (stray, credential) = service.minted(1, json!({ "member_of": ["readers"] })).await;
+    let (next, _) = service.minted(2, json!({ "member_of": ["readers"] })).await;
+    let mut session = login(&credential).await.unwrap();
+    run(&mut session, "SET ROLE readers").await;
+    let mut admin = service.server.admin("postgres").await;
+    run(&mut admin, &format!("DROP ROLE {}", stray.handle)).await;
+    run(&mut session, "SELECT count(*) FROM app.orders").await;
+    service.end(&next).await.unwrap();
+    // The server is told to end it, and is not waited for.
+    for _ in 0..100 {
+        if try_run(&mut session, "SELECT count(*) FROM app.orders").await.is_err() {
+            assert_eq!(service.liveness(&stray).await, Liveness::Gone);
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("it goes on reading");
 }
 
 /// Nobody is logged in: the drop is all there is to do. Somebody is: the fence comes first.
@@ -778,66 +803,6 @@ async fn who_gives_up_a_mint_spoils_no_other() {
         service.end(one).await.unwrap();
         assert_eq!(service.liveness(one).await, Liveness::Gone);
     }
-}
-
-/// Many at once go together, and each has its own answer: the poisoned ones an error each, the
-/// others a role that works, and nobody who gave up has one.
-#[tokio::test]
-async fn a_group_answers_each_of_its_mints() {
-    let service = Service::start(ACCOUNT).await;
-    let config = PostgresConfig { connections_max: 2, ..service.config.clone() };
-    let backend = Arc::new(PostgresBackend::new(&config).unwrap());
-    let now = service.now().await;
-    let good = json!({ "member_of": ["readers"], "scram_iterations": 1 });
-    let plain = json!({ "scram_iterations": 4_096, "set": { "statement_timeout": "3s" } });
-    let missing = json!({ "member_of": ["nobody_has_made_it"], "scram_iterations": 1 });
-    let mut mints = tokio::task::JoinSet::new();
-    for lease in 1..=60_u128 {
-        let raw = match lease % 10 {
-            3 => missing.clone(),
-            6 => plain.clone(),
-            _ => good.clone(),
-        };
-        let backend = Arc::clone(&backend);
-        // Twenty comes too late, and thirty's name is taken by thirty-one.
-        let late = lease == 20;
-        let handle = service.handle(if lease == 30 { 31 } else { lease });
-        mints.spawn(async move {
-            let template = backend.template(&raw).unwrap();
-            let within = if late { Duration::ZERO } else { Duration::from_secs(30) };
-            let request = MintRequest {
-                handle: &handle,
-                template: &template,
-                expires_at: now.plus(Duration::from_mins(1)),
-                mint_deadline: now.plus(within),
-                principal: "ci",
-                lease: "lse_1",
-            };
-            (lease, handle.clone(), backend.mint(&request).await)
-        });
-    }
-    let mut taken = Vec::new();
-    for (lease, handle, minted) in mints.join_all().await {
-        match (lease, minted) {
-            (30 | 31, minted) => taken.push(minted.map_err(|error| error.kind())),
-            (20, minted) => assert_eq!(minted.unwrap_err().kind(), ErrorKind::Unavailable),
-            (lease, Err(error)) => {
-                assert_eq!((lease % 10, error.kind()), (3, ErrorKind::Invalid), "{error:?}");
-            }
-            (_, Ok(credential)) => {
-                assert_ne!(lease % 10, 3, "{handle}");
-                assert!(login_works(&credential).await, "{handle}");
-            }
-        }
-    }
-    assert_eq!(taken.iter().filter(|minted| minted.is_ok()).count(), 1);
-    assert!(taken.iter().any(|minted| matches!(minted, Err(ErrorKind::Conflict))), "{taken:?}");
-    // 60, without the six that name what is not there, the late one and one of the two.
-    let prefix = &service.config.prefix;
-    let roles = format!("SELECT count(*) FROM pg_roles WHERE starts_with(rolname, '{prefix}')");
-    let members = format!("{roles} AND pg_has_role(rolname, 'readers', 'member')");
-    assert_eq!(service.count(&roles).await, 52);
-    assert_eq!(service.count(&members).await, 46, "six have no group");
 }
 
 #[tokio::test]

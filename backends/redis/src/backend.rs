@@ -171,6 +171,10 @@ impl Backend for RedisBackend {
         marker::write(&self.nodes, &self.prefix, marker).await
     }
 
+    fn mint_margin(&self) -> Duration {
+        self.skew
+    }
+
     fn rotates(&self) -> bool {
         true
     }

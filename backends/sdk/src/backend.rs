@@ -3,7 +3,7 @@
 //! Invariant: a backend is called only for a handle whose intent is durable, and it never
 //! answers a mint for a name that was there before.
 
-use std::{any::Any, borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
+use std::{any::Any, borrow::Cow, collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// seal it with.
     fn keeps(&self) -> bool {
         false
+    }
+
+    /// How long before its deadline a mint is refused: by as much the clocks may differ. One
+    /// that has less time from its beginning can never succeed.
+    fn mint_margin(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// The handle of a lease. A function of the lease id alone.

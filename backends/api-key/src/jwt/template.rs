@@ -18,13 +18,15 @@ const CLAIM_NAME_LEN_MAX: usize = 64;
 const BYTES_MAX: usize = 4_096;
 
 /// What we say ourselves (RFC 9068), and what says who acts for whom, with which proof, and how
-/// somebody was authenticated (RFC 8693, RFC 7800, OpenID Connect).
-const RESERVED: [&str; 19] = [
+/// somebody was authenticated (RFC 8693, RFC 7800, RFC 9396, OpenID Connect). In any case of their
+/// letters, since there are verifiers that do not tell.
+const RESERVED: [&str; 20] = [
     "acr",
     "act",
     "amr",
     "aud",
     "auth_time",
+    "authorization_details",
     "azp",
     "client_id",
     "cnf",
@@ -91,7 +93,7 @@ fn check_claim(name: &str, value: &Value) -> Result<(), ApiKeyError> {
     if name.is_empty() || name.len() > CLAIM_NAME_LEN_MAX || !name.bytes().all(legal) {
         return Err(ApiKeyError::ClaimName(name.to_owned()));
     }
-    if RESERVED.contains(&name) {
+    if RESERVED.iter().any(|ours| ours.eq_ignore_ascii_case(name)) {
         return Err(ApiKeyError::ClaimReserved(name.to_owned()));
     }
     match value {

@@ -130,7 +130,21 @@ fn a_template_says_whom_a_token_is_for_and_sets_no_claim_of_ours() {
         assert!(with(json!({ "audience": audience })).is_err(), "{audience}");
     }
     assert!(matches!(JwtTemplate::parse(&json!({})), Err(ApiKeyError::Template(_))));
-    for ours in ["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope", "act"] {
+    for ours in [
+        "iss",
+        "sub",
+        "aud",
+        "exp",
+        "nbf",
+        "iat",
+        "jti",
+        "client_id",
+        "scope",
+        "act",
+        "authorization_details",
+        "SUB",
+        "Client_Id",
+    ] {
         let refused = with(json!({ "claims": { ours: "x" } }));
         assert!(matches!(refused, Err(ApiKeyError::ClaimReserved(_))), "{ours}");
     }

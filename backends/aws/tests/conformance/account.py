@@ -10,6 +10,7 @@ moto 5.2.5 signs, and checks signatures and policies; what it does not do is add
 - the end of a session, and keys that are inactive;
 - signatures of the body as it was sent, and not as moto would write it;
 - the words of an explicit deny, and the shape of an error (`ErrorResponse/Error`);
+- answers in JSON to who asks for them by `Accept`, as STS gives them;
 - that nobody signs `AssumeRoleWithWebIdentity`. The token itself is not looked at.
 Resources of policies are not judged: moto knows no request's. Requests are answered one at a
 time, since moto's own tables are not made for threads.
@@ -32,6 +33,7 @@ import moto.core.exceptions as exceptions
 import moto.iam.access_control as control
 import moto.sts.models as sts
 from moto.core.authorization import ActionAuthenticatorMixin
+from moto.core.responses import BaseResponse
 from moto.core.utils import utcnow
 from moto.iam.models import iam_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
@@ -80,6 +82,12 @@ class Denied(exceptions._RESTError):
             "AccessDenied", f"User: {arn} is not authorized to perform: {action} {why}"
         )
 
+
+# --- JSON
+
+BaseResponse.request_json = property(
+    lambda self: "application/json" in self.headers.get("Accept", "")
+)
 
 # --- conditions
 

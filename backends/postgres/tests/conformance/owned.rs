@@ -1,10 +1,16 @@
 //! What roles leave behind in several databases of one server.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
-use dayfly_backend_sdk::{Backend, Doomed, ErrorKind, Liveness, Retry, Revocation};
+use dayfly_backend_sdk::{
+    Backend, Doomed, ErrorKind, Liveness, Retry, Revocation, testkit::eventually,
+};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Row};
+use tokio::time::Instant;
 
 use crate::{ACCOUNT, Service, disk::chain, login_to, run};
 
@@ -110,4 +116,43 @@ async fn a_closed_database_delays_nobody_who_has_nothing_there() {
     allow(true).await;
     service.end(&batch[0]).await.unwrap();
     assert_eq!(owner(&service, &closed, "of1").await, None);
+}
+
+/// A lock in one database is waited for after those are gone who have nothing in any, and not for
+/// so long that nothing is left of the time for those who have something in another.
+#[tokio::test]
+async fn a_silent_database_delays_nobody_who_has_nothing_there() {
+    let service = Service::start(ACCOUNT).await;
+    let (held, open) = (database(&service).await, database(&service).await);
+    let mut batch = Vec::new();
+    for (lease, place) in [(1, Some(&held)), (2, Some(&open)), (3, None)] {
+        let raw = json!({ "member_of": ["writers"], "owned": "drop" });
+        let (doomed, credential) = service.minted(lease, raw).await;
+        if let Some(place) = place {
+            let mut session = login_to(&credential, place).await.unwrap();
+            run(&mut session, &format!("CREATE TABLE of{lease} (id int)")).await;
+        }
+        batch.push(doomed);
+    }
+    let mut admin = service.server.admin(&held).await;
+    run(&mut admin, "BEGIN; LOCK TABLE of1").await;
+    let began = Instant::now();
+    let left = format!("SELECT count(*) FROM pg_roles WHERE rolname = '{}'", batch[2].handle);
+    let free = async {
+        while service.count(&left).await > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        began.elapsed()
+    };
+    let (outcomes, free) = tokio::join!(outcome(&service, &batch), free);
+    // Its statement timeout is five seconds.
+    assert!(free < Duration::from_secs(3), "{free:?}");
+    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
+    let (kind, said) = outcomes[0].as_ref().unwrap_err();
+    assert_eq!(*kind, ErrorKind::Dependent, "{said}");
+    assert!(said.contains(&format!("in the database `{held}`")), "{said}");
+    assert_eq!(outcomes[1..], [Ok(()), Ok(())]);
+    run(&mut admin, "ROLLBACK").await;
+    eventually("the last is gone", async || service.end(&batch[0]).await.ok()).await;
+    assert_eq!(service.liveness(&batch[0]).await, Liveness::Gone);
 }

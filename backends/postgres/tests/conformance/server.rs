@@ -58,6 +58,11 @@ impl Server {
         server
     }
 
+    /// One of its own, for what would be in the way of others.
+    pub(crate) fn of_its_own() -> Self {
+        Self::start(None)
+    }
+
     /// One of its own, with a disk that can be filled.
     pub(crate) fn on_small_disk(small: Small) -> Self {
         Self::start(Some(small))
