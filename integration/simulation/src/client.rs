@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use dayfly_backend_sdk::{Plan, Template, Timestamp};
 use dayfly_lease::{
     Cause, IdempotencyKey, LeaseId, MintError, Minted, NewTask, Order, RenewError, State, TaskEnd,
-    TaskId, Write, Written,
+    TaskId, TokenUse, Write, Written,
     audit::Entry,
     quota::{Measure, Quota},
     spawn,
@@ -15,6 +15,7 @@ use dayfly_lease::{
 use serde_json::Value;
 
 use crate::{
+    ci,
     coverage::Moment,
     replica::{Fleet, Running},
     watch::backend_name,
@@ -86,14 +87,35 @@ impl Client {
     }
 
     /// Says again and again that somebody is there, as a client would: three times in each
-    /// interval.
+    /// interval, and soon again, perhaps to another replica, when it was not heard.
     async fn beat(&self, task: TaskId, every: Duration) {
         loop {
-            tokio::time::sleep(every / 3).await;
-            let Some(running) = self.fleet.any() else { continue };
-            let store = Arc::clone(running.engine.store());
-            drop(self.ask(&running, store.write(Write::Beat { task })).await);
+            let heard = self.beat_once(task, every / 6).await;
+            tokio::time::sleep(if heard { every / 3 } else { every / 12 }).await;
         }
+    }
+
+    /// Whether there was an answer. Where there is none the replica turned it away, as the broker
+    /// does when its store fails or its client is tired of waiting.
+    async fn beat_once(&self, task: TaskId, patience: Duration) -> bool {
+        let Some(running) = self.fleet.any() else { return false };
+        let beat = async {
+            let written = running.engine.store().write(Write::Beat { task }).await;
+            running.process.gate().await;
+            written
+        };
+        let answer = tokio::time::timeout(patience, beat).await;
+        let answered = answer.is_ok_and(|written| match written {
+            Ok(_) => true,
+            Err(error) => error.refusal().is_some(),
+        });
+        if !answered {
+            let world = &self.world;
+            world.saw(Moment::BeatTurnedAway);
+            world.model().hearing.missed(running.process.id, world.elapsed());
+            running.engine.missed_a_beat();
+        }
+        answered
     }
 
     /// Opens a task; a third of them are to be heard, fewer where the store is restored.
@@ -105,7 +127,7 @@ impl Client {
                 let id = TaskId::new(world.now(), &world.dice);
                 let mut token_hash = [0; 32];
                 dayfly_lease::Entropy::fill(&world.dice, &mut token_hash);
-                let [chance, length, ..] = token_hash;
+                let [chance, length, whether, run, job, ..] = token_hash;
                 let every = Duration::from_secs(10 + u64::from(length) / 5);
                 // What a restored store forgets, the loss of its task must not have ended first.
                 let one_in = if world.plan.faults.store_restore.is_some() { 12 } else { 3 };
@@ -116,12 +138,15 @@ impl Client {
                     issuer: "sim".into(),
                     identity: Value::Null,
                     purpose: "a run".into(),
+                    issued_at: None,
                     token_hash,
                     ttl: world.dice.between(least, most),
                     heartbeat,
+                    keys: ci::place(world, [whether, run, job]),
+                    binding: None,
                 });
                 let decision = Entry::new("task.opened", "sim|client");
-                let write = Write::OpenTask { task, replay: None, decision };
+                let write = Write::OpenTask { task, used: TokenUse::AnyTime, decision };
                 let store = Arc::clone(running.engine.store());
                 if let Some(Ok(Written::Task(task))) = self.ask(&running, store.write(write)).await
                 {

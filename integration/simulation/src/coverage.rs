@@ -73,7 +73,10 @@ impl Kind {
             Write::Settle { .. } => Self::Settle,
             Write::Renew { .. } => Self::RenewRow,
             Write::Shorten { .. } => Self::Shorten,
-            Write::CloseTask { .. } => Self::CloseTask,
+            Write::CloseTask { .. }
+            | Write::CloseJob { .. }
+            | Write::EndDisabled { .. }
+            | Write::Withdraw(_) => Self::CloseTask,
             Write::ExpireTasks { .. } => Self::ExpireTasks,
             Write::Claim { .. } => Self::Claim,
             Write::Bury { .. } => Self::Bury,
@@ -82,7 +85,11 @@ impl Kind {
             Write::TakeTurn { .. } => Self::TakeTurn,
             Write::Note(_)
             | Write::Beat { .. }
+            | Write::TurnedAway
+            | Write::Disable(_)
+            | Write::Enable { .. }
             | Write::Probe
+            | Write::Remember(_)
             | Write::Suspend { .. }
             | Write::Resume { .. }
             | Write::ReleaseHold { .. }
@@ -211,6 +218,11 @@ moments! {
     CompletionWithPending => "a task was closed while a mint was in flight",
     TaskHeard => "a task was heard",
     TaskLost => "a task fell silent and was lost",
+    BeatTurnedAway => "a heartbeat was turned away",
+    TurnedAwayTold => "a replica told the others of a heartbeat that it turned away",
+    JobEnded => "a job's end was taken",
+    JobEndedTask => "a job's end closed a task",
+    JobEndedBefore => "a task was refused because its job was over",
     RenewalGranted => "a renewal was granted",
     RenewalTakenBack => "a renewal was taken back",
     RenewalsCrossed => "two renewals of one lease ran at once",

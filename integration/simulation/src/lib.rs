@@ -11,9 +11,11 @@
 
 pub mod backend;
 pub mod campaign;
+pub mod ci;
 pub mod client;
 pub mod coverage;
 pub mod dice;
+pub mod hearing;
 pub mod history;
 pub mod model;
 pub mod nemesis;

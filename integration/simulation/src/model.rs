@@ -11,6 +11,8 @@ use std::{
 
 use dayfly_lease::{LeaseId, ReplicaId, TaskId};
 
+use crate::hearing::Hearing;
+
 /// Where a lease is in its life, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "the engine's states")]
@@ -122,8 +124,16 @@ pub struct Model {
     pub tasks: BTreeMap<TaskId, i64>,
     /// The tasks that were closed.
     pub closed: BTreeSet<TaskId>,
+    /// The names of the jobs that a task is of.
+    pub jobs: BTreeMap<TaskId, Vec<String>>,
+    /// The jobs that the store was told are over.
+    pub told_over: BTreeSet<String>,
+    /// Those of them that somebody was told of in turn: nothing of them is open any more.
+    pub over: BTreeSet<String>,
     /// Which key a lease was minted under.
     pub keys: BTreeMap<LeaseId, (TaskId, String)>,
+    /// Who could hear whom.
+    pub hearing: Hearing,
     secrets: BTreeSet<String>,
 }
 
@@ -256,6 +266,23 @@ impl Model {
         }
     }
 
+    /// A task was opened that is of these jobs.
+    pub fn opened(&mut self, task: TaskId, jobs: Vec<String>) -> Result<(), String> {
+        let over = jobs.iter().find(|job| self.told_over.contains(*job)).cloned();
+        self.jobs.insert(task, jobs);
+        match over {
+            Some(job) => Err(format!("{task} was opened in {job}, which is over")),
+            None => Ok(()),
+        }
+    }
+
+    /// The tasks of a job that nobody has closed, of those that are there.
+    pub fn open_in(&self, job: &str) -> impl Iterator<Item = TaskId> {
+        let of_job = move |(_, jobs): &(&TaskId, &Vec<String>)| jobs.iter().any(|one| one == job);
+        let tasks = self.jobs.iter().filter(of_job).map(|(task, _)| *task);
+        tasks.filter(|task| self.tasks.contains_key(task) && !self.closed.contains(task))
+    }
+
     fn says(&self, row: &Row, event: &str) -> Result<(), String> {
         if self.told.contains(&(row.id, event.to_owned())) {
             return Ok(());
@@ -296,6 +323,7 @@ impl Model {
 
     /// The store lost commits: what it has now is what counts.
     pub fn rolled_back(&mut self, rows: Vec<Row>) -> Result<u64, String> {
+        self.hearing.forget();
         let now: BTreeMap<LeaseId, Row> = rows.into_iter().map(|row| (row.id, row)).collect();
         let mut lost = 0;
         for (id, tracked) in &mut self.leases {
@@ -327,6 +355,7 @@ impl Model {
         keeps: impl Fn(&Tracked) -> Option<i64>,
     ) {
         let mut now: BTreeMap<LeaseId, Row> = rows.into_iter().map(|row| (row.id, row)).collect();
+        self.hearing.forget();
         self.told.clear();
         self.records.clear();
         for (id, tracked) in &mut self.leases {
@@ -346,6 +375,8 @@ impl Model {
                 tracked.beyond = Some(("lost with its row", elapsed));
             }
         }
+        self.told_over.clear();
+        self.over.clear();
         self.tasks.retain(|id, _| tasks.iter().any(|(there, _)| there == id));
         self.closed = tasks.iter().filter(|(_, closed)| *closed).map(|(id, _)| *id).collect();
     }

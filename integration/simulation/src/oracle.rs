@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dayfly_lease::audit::ChainVerifier;
+use dayfly_lease::{TaskId, audit::ChainVerifier};
 
 use crate::{
     backend::VISIBLE_MAX,
@@ -35,6 +35,7 @@ pub fn look(world: &World) {
     }
     let now = world.store_now().micros();
     orphans(world);
+    over(world);
     let model = world.model();
     for tracked in model.leases.values() {
         if tracked.row.phase == Phase::Active {
@@ -43,6 +44,32 @@ pub fn look(world: &World) {
         }
         if tracked.row.phase < Phase::Revoked {
             on_time(world, tracked, now);
+        }
+    }
+}
+
+/// Somebody was told that the end of `job` was taken: from here on nothing of it is open.
+pub fn job_is_over(world: &World, job: &str) {
+    world.model().over.insert(job.to_owned());
+    over(world);
+}
+
+/// What is of a job that is over is closed, and all its leases are told to die (I5). That they
+/// do, the bounds of every other lease see to.
+fn over(world: &World) {
+    let model = world.model();
+    for job in &model.over {
+        if let Some(task) = model.open_in(job).next() {
+            world.violated(format!("I5: {task} is open, and its job {job} is over"));
+        }
+        let of_job = |task: &TaskId| model.jobs.get(task).is_some_and(|jobs| jobs.contains(job));
+        let lives = |tracked: &&Tracked| {
+            // A row that could not be read then is told to die when it is mended, or by time.
+            let readable = !tracked.bad && tracked.own_trouble.is_zero();
+            tracked.row.phase < Phase::Revoking && readable && of_job(&tracked.row.task)
+        };
+        if let Some(tracked) = model.leases.values().find(lives) {
+            world.violated(format!("I5: {} lives, and its job {job} is over", tracked.row.id));
         }
     }
 }
@@ -176,8 +203,11 @@ pub fn is_quiet(world: &World) -> bool {
     !world.is_lost() && !usable && !owed && !open && !due && world.in_flight() == 0
 }
 
-/// The end: all debts are paid, and the audit log holds.
+/// The end: all debts are paid, no job that is over has anything open, and the audit log holds.
 pub fn at_the_end(world: &World) {
+    if !world.is_lost() {
+        over(world);
+    }
     if !is_quiet(world) && world.failure().is_none() {
         let model = world.model();
         let owed: Vec<_> = model

@@ -130,6 +130,8 @@ pub struct Plan {
     pub backend_takes: u64,
     /// Whether the quiet end is run in full.
     pub whole_tail: bool,
+    /// Runs of jobs that some of the tasks are of.
+    pub runs: u64,
 }
 
 impl Plan {
@@ -154,6 +156,7 @@ impl Plan {
             store_takes: dice.pick(&[3, 3, 20, 300], 3),
             backend_takes: dice.pick(&[3, 30, 500, 3_000], 3),
             whole_tail: dice.chance(100),
+            runs: dice.pick(&[0, 1, 2], 0),
         };
         if plan.faults.store_restore.is_some() { plan.long_lived(dice) } else { plan }
     }

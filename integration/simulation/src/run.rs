@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 use dayfly_lease::spawn;
 
 use crate::{
+    ci,
     client::Client,
     coverage::Coverage,
     dice::Dice,
@@ -100,6 +101,7 @@ async fn live(seed: u64, store: StoreKind, planted: Option<Planted>, told: bool)
     }
     nemesis::unleash(&world, &fleet);
     drop(spawn(oracle::watch(Arc::clone(&world))));
+    ci::begin(&world, &fleet);
     for _ in 0..world.plan.tasks {
         drop(spawn(Client::new(&world, &fleet).run()));
     }

@@ -12,8 +12,8 @@ use dayfly_backend_sdk::{
     Template, Timestamp,
 };
 use dayfly_lease::{
-    Counts, Lease, LeaseId, Root, Sighting, Standing, Store, StoreError, Task, TaskId, Write,
-    Written,
+    Clock, Counts, Lease, LeaseId, Root, Sighting, Standing, Store, StoreError, Task, TaskId,
+    Write, Written,
 };
 use serde_json::Value;
 use uuid::Uuid;
@@ -21,6 +21,7 @@ use uuid::Uuid;
 use crate::{
     backend::Site,
     coverage::Kind,
+    hearing::Look,
     network::{Failure, call},
     process::Process,
     watch,
@@ -74,12 +75,19 @@ impl Store for RemoteStore {
             tracked.taken_back += 1;
         }
         let (truth, world) = (Arc::clone(&self.truth), Arc::clone(&self.process.world));
-        let effect = move || apply(&world, &truth, &write);
-        match call(&self.process, Target::Store, kind, effect).await {
+        let (replica, looks) = (self.process.id, matches!(write, Write::ExpireTasks { .. }));
+        let look = Look { replica, sent: world.elapsed(), running: self.process.running() };
+        let effect = move || apply(&world, &truth, &write, look);
+        let written = match call(&self.process, Target::Store, kind, effect).await {
             Ok(answer) => answer,
             Err(Failure::Refused) => Err(StoreError::unavailable("connection refused")),
             Err(Failure::Lost) => Err(StoreError::Unknown("no answer".into())),
+        };
+        if looks && written.is_err() {
+            let world = &self.process.world;
+            world.model().hearing.missed(replica, world.elapsed());
         }
+        written
     }
 
     async fn lease(&self, id: LeaseId) -> Result<Option<Lease>, StoreError> {
@@ -165,10 +173,18 @@ impl Store for RemoteStore {
     }
 }
 
-fn apply(world: &World, truth: &Arc<dyn Store>, write: &Write) -> Result<Written, StoreError> {
+fn apply(
+    world: &World,
+    truth: &Arc<dyn Store>,
+    write: &Write,
+    look: Look,
+) -> Result<Written, StoreError> {
     world.truth().before(write);
     let written = at_once(truth.write(write.clone()));
     watch::written(world, write, &written);
+    if let Ok(Written::Ended { closed, now }) = &written {
+        watch::ended(world, closed, *now, look);
+    }
     written
 }
 

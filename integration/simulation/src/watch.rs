@@ -2,10 +2,12 @@
 //!
 //! Invariant: nothing here changes the world; it only tells the model, and cries out.
 
-use dayfly_lease::{Lease, State, StoreError, TaskEnd, TaskState, Write, Written};
+use dayfly_backend_sdk::Timestamp;
+use dayfly_lease::{Closed, Lease, State, StoreError, TaskEnd, TaskState, Write, Written};
 
 use crate::{
     coverage::Moment,
+    hearing::Look,
     model::{Copied, Model, Phase, Row, Tracked},
     plan::Style,
     world::World,
@@ -41,7 +43,7 @@ pub fn row_of(lease: &Lease) -> Row {
         expires_at: lease.expires_at.micros(),
         max_expires_at: lease.max_expires_at.micros(),
         mint_deadline: lease.mint_deadline.micros(),
-        settle_at: lease.settle_at.map(dayfly_backend_sdk::Timestamp::micros),
+        settle_at: lease.settle_at.map(Timestamp::micros),
         condemned_at,
         delivered: lease.delivered_at.is_some(),
         attempts: lease.attempts,
@@ -114,23 +116,38 @@ fn before_rows(world: &World, write: &Write, written: &Result<Written, StoreErro
     }
     if let Ok(Written::Task(task)) = written {
         model.tasks.insert(task.id, task.expires_at.micros());
+        let jobs = task.keys.all().map(|key| key.as_str().to_owned()).collect();
+        if matches!(write, Write::OpenTask { .. })
+            && let Err(what) = model.opened(task.id, jobs)
+        {
+            world.violated(what);
+        }
+    }
+    if let (Write::CloseJob { ended, .. }, Ok(_)) = (write, written) {
+        model.told_over.insert(ended.key.as_str().to_owned());
     }
 }
 
 fn after_rows(world: &World, write: &Write, written: &Result<Written, StoreError>) {
     match written {
-        Ok(Written::Closed(closed) | Written::Ended { closed, .. }) => {
+        Ok(
+            Written::Closed(closed)
+            | Written::Ended { closed, .. }
+            | Written::JobClosed { closed, .. },
+        ) => {
             let mut model = world.model();
             for one in closed {
-                if matches!(one.task.state, TaskState::Closed { end: TaskEnd::Lost, .. }) {
-                    world.saw(Moment::TaskLost);
-                }
                 model.closed.insert(one.task.id);
                 none_lives(world, &model, one.task.id);
             }
         }
-        Ok(Written::Task(_)) if matches!(write, Write::Beat { .. }) => {
+        Ok(Written::Task(task)) if matches!(write, Write::Beat { .. }) => {
             world.saw(Moment::TaskHeard);
+            world.model().hearing.heard(task.id, world.store_now().micros());
+        }
+        Ok(Written::Done) if matches!(write, Write::TurnedAway) => {
+            world.saw(Moment::TurnedAwayTold);
+            world.model().hearing.told(world.store_now().micros());
         }
         Ok(Written::Renewed { lease, before }) => {
             if lease.expires_at > *before
@@ -138,6 +155,9 @@ fn after_rows(world: &World, write: &Write, written: &Result<Written, StoreError
             {
                 tracked.extended += 1;
             }
+        }
+        Err(StoreError::Refused(dayfly_lease::Refusal::JobEnded)) => {
+            world.saw(Moment::JobEndedBefore);
         }
         Ok(Written::Superseding { .. }) => world.saw(Moment::Superseded),
         Err(StoreError::Refused(dayfly_lease::Refusal::InProgress)) => {
@@ -150,6 +170,11 @@ fn after_rows(world: &World, write: &Write, written: &Result<Written, StoreError
     }
     if let (Write::Intend(intent), Ok(_)) = (write, written) {
         quota_holds(world, intent);
+    }
+    if let Ok(Written::JobClosed { closed, .. }) = written
+        && !closed.is_empty()
+    {
+        world.saw(Moment::JobEndedTask);
     }
     if let (Write::Suspend { reason }, Ok(_)) = (write, written) {
         world.saw(Moment::Suspended);
@@ -169,6 +194,22 @@ fn after_rows(world: &World, write: &Write, written: &Result<Written, StoreError
     }
     if matches!((write, written), (Write::Shorten { .. }, Ok(_))) {
         world.saw(Moment::RenewalTakenBack);
+    }
+}
+
+/// Whom `look` has ended at `now` of the store. Who was silent must have been heard by it.
+pub fn ended(world: &World, closed: &[Closed], now: Timestamp, look: Look) {
+    let now = now.micros();
+    let mut model = world.model();
+    model.hearing.at(now);
+    for Closed { task, .. } in closed {
+        if !matches!(task.state, TaskState::Closed { end: TaskEnd::Lost, .. }) {
+            continue;
+        }
+        world.saw(Moment::TaskLost);
+        if let Err(what) = model.hearing.lost(task, look, now) {
+            world.violated(what);
+        }
     }
 }
 

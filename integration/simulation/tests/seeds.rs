@@ -38,12 +38,13 @@ fn a_seed_is_the_whole_story() {
     }
 }
 
-/// An oracle that never cries out holds nothing: three mistakes that few seeds are enough for.
+/// An oracle that never cries out holds nothing: four mistakes that few seeds are enough for.
 #[test]
 fn planted_mistakes_are_found() {
     let mistakes = [
         Planted::Engine(Bug::CreateFirst),
         Planted::Engine(Bug::CompleteEarly),
+        Planted::Engine(Bug::SilenceUnheard),
         Planted::Backend(Slip::SessionsSurvive),
     ];
     for mistake in mistakes {

@@ -13,8 +13,11 @@
     reason = "a suite says by panicking what does not hold"
 )]
 
+mod bindings;
 mod cases;
 mod guards;
+mod identities;
+mod jobs;
 mod silence;
 
 use std::{sync::Arc, time::Duration};
@@ -23,8 +26,8 @@ use dayfly_backend_sdk::{Belt, Expiry, HandlePrefix, Plan, Timestamp};
 use serde_json::json;
 
 use crate::{
-    Cause, Counts, Entropy, Intent, Lease, LeaseId, NewTask, Refusal, Replay, ReplicaId, Store,
-    StoreError, SystemEntropy, Task, TaskId, Write, Written, audit::Entry,
+    Cause, Counts, Entropy, Intent, JobKeys, Lease, LeaseId, NewTask, Refusal, Replay, ReplicaId,
+    Store, StoreError, SystemEntropy, Task, TaskId, TokenUse, Write, Written, audit::Entry,
 };
 
 /// Runs every case on `store`.
@@ -33,12 +36,15 @@ pub async fn run(store: Arc<dyn Store>) {
     let suite = Suite { store, entropy: Arc::new(SystemEntropy::new()) };
     guards::run(&suite).await;
     silence::run(&suite).await;
+    jobs::run(&suite).await;
+    identities::run(&suite).await;
 }
 
 /// Runs the cases that do not mind others on the same store.
 pub async fn run_beside_others(store: Arc<dyn Store>) {
     let suite = Suite { store, entropy: Arc::new(SystemEntropy::new()) };
     cases::run(&suite).await;
+    bindings::run(&suite).await;
 }
 
 struct Suite {
@@ -99,9 +105,12 @@ impl Suite {
             issuer: "ci".into(),
             identity: json!({ "subject": "repo" }),
             purpose: "conformance".into(),
+            issued_at: None,
             token_hash: self.random(),
             ttl,
             heartbeat: None,
+            keys: JobKeys::default(),
+            binding: None,
         }
     }
 
@@ -110,8 +119,12 @@ impl Suite {
         task: NewTask,
         replay: Option<Replay>,
     ) -> Result<Task, StoreError> {
+        self.try_open_by(task, replay.map_or(TokenUse::AnyTime, TokenUse::Once)).await
+    }
+
+    async fn try_open_by(&self, task: NewTask, used: TokenUse) -> Result<Task, StoreError> {
         let decision = Entry::new("task.opened", "ci|repo");
-        match self.store.write(Write::OpenTask { task: Box::new(task), replay, decision }).await? {
+        match self.store.write(Write::OpenTask { task: Box::new(task), used, decision }).await? {
             Written::Task(task) => Ok(*task),
             other => panic!("opening answered {other:?}"),
         }

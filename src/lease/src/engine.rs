@@ -13,8 +13,9 @@ mod reap;
 mod recover;
 mod renew;
 mod sweep;
+mod withdraw;
 
-pub use complete::Completion;
+pub use complete::{Completion, JobClosure};
 pub use mint::{Delivery, MintError, Minted, Order};
 pub use recover::{Survey, SurveyError};
 pub use renew::{RenewError, Renewal};
@@ -253,9 +254,19 @@ impl Engine {
         80 + u32::from(random[0]) * 40 / 255
     }
 
-    /// A heartbeat was turned away: nobody is taken to be silent for what happened before.
+    /// A heartbeat was turned away: nobody is taken to be silent for what happened before, by no
+    /// replica. If that cannot be written, this one alone knows.
     pub fn missed_a_beat(&self) {
         self.hearing.broke_off();
+        if !self.hearing.must_tell(self.clock.running()) {
+            return;
+        }
+        let store = Arc::clone(&self.store);
+        drop(self.detach(async move {
+            if let Err(error) = store.write(Write::TurnedAway).await {
+                tracing::warn!(%error, "engine.turned_away.untold");
+            }
+        }));
     }
 
     /// From now on nothing is heard here, since the process stops listening; so no silence is

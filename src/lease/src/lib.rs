@@ -9,9 +9,11 @@
 pub mod audit;
 #[cfg(feature = "testkit")]
 pub mod conformance;
+mod disabled;
 mod engine;
 pub mod failpoint;
 mod ids;
+mod job;
 mod lease;
 pub mod memory;
 pub mod planted;
@@ -24,11 +26,13 @@ mod store;
 mod task;
 pub mod transact;
 
+pub use disabled::{Disabled, Disabling};
 pub use engine::{
-    Completion, Delivery, Engine, Line, MintError, Minted, Order, Orphans, Owner, RenewError,
-    Renewal, Settings, Survey, SurveyError, Sweep, SweepError,
+    Completion, Delivery, Engine, JobClosure, Line, MintError, Minted, Order, Orphans, Owner,
+    RenewError, Renewal, Settings, Survey, SurveyError, Sweep, SweepError,
 };
 pub use ids::{IdError, LeaseId, ReplicaId, TaskId};
+pub use job::{JobEnd, JobKey, JobKeys};
 pub use lease::{Abandonment, Cause, Claim, Decision, Lease, State, Transition};
 pub use root::Root;
 pub use seal::{Seal, SealError, Sealed};
@@ -37,7 +41,7 @@ pub use standing::{
     CLOCK_TOLERANCE, HOLD_LEASES_MIN, HOLD_MAX, Hold, Spared, Standing, Suspension,
 };
 pub use store::{
-    Closed, Counts, Heard, IdempotencyKey, Intent, Owed, Refusal, Replay, Sighting, Store,
-    StoreError, Write, Written,
+    Closed, Counts, FirstKey, Heard, IdempotencyKey, Intent, Owed, Refusal, Replay, Sighting,
+    Store, StoreError, TokenUse, Withdrawal, Write, Written,
 };
-pub use task::{Heartbeat, NewTask, Task, TaskEnd, TaskState};
+pub use task::{Binding, Heartbeat, NewTask, Task, TaskEnd, TaskState};

@@ -16,11 +16,12 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::{
-    Clock, Counts, Decision, IdempotencyKey, Lease, LeaseId, Replay, ReplicaId, Root, Sighting,
-    Spared, Standing, State, Store, StoreError, Task, TaskId, TaskState, Write, Written,
+    Clock, Counts, Decision, Disabled, FirstKey, IdempotencyKey, JobEnd, JobKey, Lease, LeaseId,
+    Replay, ReplicaId, Root, Sighting, Spared, Standing, State, Store, StoreError, Task, TaskEnd,
+    TaskId, TaskState, Write, Written,
     audit::{Chain, Entry, Record},
     quota::{Counted, Measure, Tally},
-    transact::{Share, Tx, apply},
+    transact::{OpenTasks, Share, Tx, apply},
 };
 
 /// Leases, tasks and audit in maps, as one replica has them: the rows and the clock are
@@ -38,12 +39,27 @@ struct Rows {
     leases: BTreeMap<LeaseId, Lease>,
     keys: BTreeMap<(TaskId, String), ([u8; 32], LeaseId)>,
     replayed: BTreeMap<String, Timestamp>,
+    disabled: BTreeMap<String, Disabled>,
+    /// The key that each token is bound to.
+    first_keys: BTreeMap<String, [u8; 32]>,
+    ended_jobs: BTreeMap<JobKey, EndedJob>,
     installation: Uuid,
     standing: Standing,
+    turned_away: Option<Timestamp>,
     turns: BTreeMap<String, (u64, Timestamp)>,
     roots: BTreeMap<String, Root>,
     records: Vec<Record>,
     chains: BTreeMap<ReplicaId, Chain>,
+}
+
+/// The end of a job that is remembered.
+#[derive(Clone, Debug)]
+struct EndedJob {
+    told_by: String,
+    /// Among those of the same teller, in the order in which they came.
+    place: u64,
+    end: TaskEnd,
+    expires_at: Timestamp,
 }
 
 /// All that a store held at one moment.
@@ -59,8 +75,12 @@ impl MemoryStore {
             leases: BTreeMap::new(),
             keys: BTreeMap::new(),
             replayed: BTreeMap::new(),
+            disabled: BTreeMap::new(),
+            first_keys: BTreeMap::new(),
+            ended_jobs: BTreeMap::new(),
             installation: Uuid::from_u128(1),
             standing: Standing::default(),
+            turned_away: None,
             turns: BTreeMap::new(),
             roots: BTreeMap::new(),
             records: Vec::new(),
@@ -218,6 +238,22 @@ struct MemoryTx<'a> {
     rows: &'a mut Rows,
 }
 
+impl MemoryTx<'_> {
+    /// Up to `limit` of the tasks behind `after` that `wanted` wants.
+    fn portion(
+        &self,
+        after: Option<TaskId>,
+        limit: u32,
+        wanted: impl Fn(&&Task) -> bool,
+    ) -> OpenTasks {
+        let lower = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let tasks = self.rows.tasks.range((lower, Bound::Unbounded)).map(|(_, task)| task);
+        let tasks: Vec<Task> = tasks.filter(wanted).take(limit as usize).cloned().collect();
+        let rows: Vec<TaskId> = tasks.iter().map(|task| task.id).collect();
+        OpenTasks::new(&rows, tasks, limit)
+    }
+}
+
 #[async_trait]
 impl Tx for MemoryTx<'_> {
     fn now(&self) -> Timestamp {
@@ -248,9 +284,84 @@ impl Tx for MemoryTx<'_> {
         Ok(())
     }
 
+    async fn ended_job(&mut self, key: &JobKey) -> Result<Option<TaskEnd>, StoreError> {
+        let found = self.rows.ended_jobs.get(key).filter(|ended| ended.expires_at > self.now);
+        Ok(found.map(|ended| ended.end))
+    }
+
+    async fn remember_job(&mut self, ended: &JobEnd) -> Result<u64, StoreError> {
+        let (now, most) = (self.now, u64::from(ended.remembered_max));
+        let rows = &mut self.rows.ended_jobs;
+        let own = rows.values().filter(|row| row.told_by == ended.actor);
+        let place = own.map(|row| row.place).max().unwrap_or(0) + 1;
+        let (told_by, expires_at) = (ended.actor.clone(), now.plus(ended.keep));
+        rows.insert(ended.key.clone(), EndedJob { told_by, place, end: ended.end, expires_at });
+        let mut forgotten = 0;
+        rows.retain(|_, row| {
+            let old = row.expires_at <= now;
+            let beyond = row.told_by == ended.actor && row.place + most <= place;
+            forgotten += u64::from(beyond && !old);
+            !old && !beyond
+        });
+        Ok(forgotten)
+    }
+
+    async fn tasks_of_job(
+        &mut self,
+        key: &JobKey,
+        after: Option<TaskId>,
+        limit: u32,
+    ) -> Result<OpenTasks, StoreError> {
+        let of = |task: &&Task| task.state == TaskState::Open && task.keys.contains(key);
+        Ok(self.portion(after, limit, of))
+    }
+
+    async fn disabled(
+        &mut self,
+        principal: &str,
+        _exclusive: bool,
+    ) -> Result<Option<Disabled>, StoreError> {
+        let lasts = |row: &&Disabled| row.expires_at.is_none_or(|at| at > self.now);
+        Ok(self.rows.disabled.get(principal).filter(lasts).cloned())
+    }
+
+    async fn set_disabled(&mut self, disabled: &Disabled) -> Result<(), StoreError> {
+        self.rows.disabled.insert(disabled.principal.clone(), disabled.clone());
+        Ok(())
+    }
+
+    async fn enable(&mut self, principal: &str) -> Result<(), StoreError> {
+        self.rows.disabled.remove(principal);
+        Ok(())
+    }
+
+    async fn ending(&mut self) -> Result<Option<String>, StoreError> {
+        let lasts = |row: &&Disabled| row.expires_at.is_none_or(|at| at > self.now);
+        let mut rows = self.rows.disabled.values().filter(lasts);
+        Ok(rows.find(|row| row.ending).map(|row| row.principal.clone()))
+    }
+
+    async fn tasks_of_principal(
+        &mut self,
+        principal: &str,
+        after: Option<TaskId>,
+        limit: u32,
+    ) -> Result<OpenTasks, StoreError> {
+        let of = |task: &&Task| task.state == TaskState::Open && task.principal == principal;
+        Ok(self.portion(after, limit, of))
+    }
+
     async fn remember(&mut self, replay: &Replay) -> Result<bool, StoreError> {
         let before = self.rows.replayed.insert(replay.key.clone(), replay.expires_at);
         Ok(before.is_none())
+    }
+
+    async fn first_key(&mut self, first: &FirstKey) -> Result<Option<[u8; 32]>, StoreError> {
+        let bound = self.rows.first_keys.get(&first.token).copied();
+        if let (None, Some(key)) = (bound, first.key) {
+            self.rows.first_keys.insert(first.token.clone(), key);
+        }
+        Ok(bound.or(first.key))
     }
 
     async fn lease_task(&mut self, id: LeaseId) -> Result<Option<TaskId>, StoreError> {
@@ -366,6 +477,15 @@ impl Tx for MemoryTx<'_> {
 
     async fn set_standing(&mut self, standing: &Standing) -> Result<(), StoreError> {
         self.rows.standing = standing.clone();
+        Ok(())
+    }
+
+    async fn turned_away(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.rows.turned_away)
+    }
+
+    async fn set_turned_away(&mut self) -> Result<(), StoreError> {
+        self.rows.turned_away = Some(self.now);
         Ok(())
     }
 

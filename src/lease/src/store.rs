@@ -11,7 +11,8 @@ use dayfly_backend_sdk::{Belt, Expiry, Handle, Plan, Timestamp};
 use uuid::Uuid;
 
 use crate::{
-    Cause, Lease, LeaseId, NewTask, ReplicaId, Root, Sealed, Standing, Task, TaskEnd, TaskId,
+    Cause, Disabling, JobEnd, JobKey, JobKeys, Lease, LeaseId, NewTask, ReplicaId, Root, Sealed,
+    Standing, Task, TaskEnd, TaskId,
     audit::Entry,
     quota::{Exceeded, Quota},
 };
@@ -92,13 +93,16 @@ pub enum Write {
     OpenTask {
         /// The task.
         task: Box<NewTask>,
-        /// The token that must not be used again.
-        replay: Option<Replay>,
+        /// What becomes of the token that opens it.
+        used: TokenUse,
         /// The decision that allowed it.
         decision: Entry,
     },
     /// Something to remember that changes nothing: a denial, an administrative read.
     Note(Entry),
+    /// Something that must not be accepted a second time, which changes nothing else: a proof of
+    /// possession.
+    Remember(Replay),
     /// Nothing: a transaction by which the writer shows that it works.
     Probe,
     /// The intent to mint: the row that must be durable before the backend is called.
@@ -162,11 +166,42 @@ pub enum Write {
         /// Who says so.
         actor: String,
     },
+    /// A job ended: so do some of its tasks, and what comes of it later is refused.
+    CloseJob {
+        /// The job, and how it ended.
+        ended: Box<JobEnd>,
+        /// The last of its tasks that was looked at before; none to begin with.
+        after: Option<TaskId>,
+    },
+    /// An identity opens no tasks any more. Those that are open are ended by
+    /// [`Write::EndDisabled`]. Nothing happens if this delivery was told before.
+    Disable(Box<Disabling>),
+    /// An identity may open tasks again, with whatever token.
+    Enable {
+        /// Issuer and subject.
+        principal: String,
+        /// Who says so.
+        actor: String,
+        /// In their words.
+        reason: Option<String>,
+    },
+    /// Ends open tasks of one disabled identity. If there were any, there may be more.
+    EndDisabled {
+        /// Of this one; without it, of any whose tasks nobody has finished ending.
+        principal: Option<String>,
+        /// At most so many. At least one.
+        limit: u32,
+    },
+    /// What policy permitted once it would deny now: a task ends, or one lease of it.
+    Withdraw(Box<Withdrawal>),
     /// A task is heard: whoever works on it is there.
     Beat {
         /// Which task.
         task: TaskId,
     },
+    /// A replica turned somebody's heartbeat away: whoever was silent until now may have spoken,
+    /// whichever replica looks.
+    TurnedAway,
     /// Ends the tasks whose deadline has passed, and those that have been silent for too long.
     ExpireTasks {
         /// At most so many.
@@ -194,9 +229,10 @@ pub enum Write {
         /// Which replica.
         owner: ReplicaId,
     },
-    /// Takes the next turn to sweep a backend, if it is time.
+    /// Takes the next turn to sweep a backend, or to do what else one replica does for all, if it
+    /// is time.
     TakeTurn {
-        /// The backend's name.
+        /// The backend's name; for other work, a text that no backend can have for its name.
         backend: String,
         /// How long after the last one.
         every: Duration,
@@ -280,18 +316,33 @@ pub enum Write {
 }
 
 impl Write {
+    /// The jobs that it asks about, each with whether it ends the job. Where several replicas
+    /// share a store, nobody else asks about a job that is being ended, or ends one that is being
+    /// asked about, until the commit; the store sees to that before it reads anything of the job.
+    pub fn job_keys(&self) -> impl Iterator<Item = (&JobKey, bool)> {
+        let ended = if let Self::CloseJob { ended, .. } = self { Some(&ended.key) } else { None };
+        let opened = if let Self::OpenTask { task, .. } = self { Some(&task.keys) } else { None };
+        let asked = opened.into_iter().flat_map(JobKeys::all);
+        asked.map(|key| (key, false)).chain(ended.map(|key| (key, true)))
+    }
+
     /// Whether it counts what others may be adding to.
     pub fn counts(&self) -> bool {
         matches!(self, Self::Intend(intent) if !intent.quotas.is_empty())
     }
 
     /// Whether losing it would do more than bring a revocation forward. An activation, a
-    /// delivery mark or a heartbeat that is lost only fails towards revocation, unless the
-    /// activation has with it what the revocation needs.
+    /// delivery mark or a heartbeat (also one that was turned away) that is lost only fails towards
+    /// revocation, unless the activation has with it what the revocation needs. A proof that a
+    /// crash forgets is too old a minute later.
     pub fn must_be_durable(&self) -> bool {
         !matches!(
             self,
-            Self::Activate { kept: None, .. } | Self::Beat { .. } | Self::Deliver { .. }
+            Self::Activate { kept: None, .. }
+                | Self::Beat { .. }
+                | Self::Deliver { .. }
+                | Self::Remember(_)
+                | Self::TurnedAway
         )
     }
 }
@@ -322,12 +373,48 @@ pub struct Owed {
     pub counted: bool,
 }
 
-/// A token that may open one task only.
+/// A right that policy no longer gives.
+#[derive(Clone, Debug)]
+pub struct Withdrawal {
+    /// Whose task.
+    pub task: TaskId,
+    /// Which lease of it must die; without it, the task ends with all of them.
+    pub lease: Option<LeaseId>,
+    /// Who found out.
+    pub actor: String,
+    /// The denial, written if anything ends by it.
+    pub denial: Entry,
+}
+
+/// How often, and by whom, a token may be used to open tasks.
+#[derive(Clone, Debug)]
+pub enum TokenUse {
+    /// Whoever has it may, as often as they like.
+    AnyTime,
+    /// Whoever has the key that was proven with it first.
+    ByFirstKey(FirstKey),
+    /// Once.
+    Once(Replay),
+}
+
+/// A token that is bound to the first key that is proven with it. Until one is, it is bound to
+/// none.
+#[derive(Clone, Debug)]
+pub struct FirstKey {
+    /// What the token is known by.
+    pub token: String,
+    /// The thumbprint of the key that was proven now, if one was.
+    pub key: Option<[u8; 32]>,
+    /// When the token itself ends, and the binding can be forgotten.
+    pub expires_at: Timestamp,
+}
+
+/// What is accepted once: a token that opens one task, a proof, a delivery.
 #[derive(Clone, Debug)]
 pub struct Replay {
-    /// Issuer and token id.
+    /// What it is known by.
     pub key: String,
-    /// When the token itself ends, and the key can be forgotten.
+    /// When it ends by itself, and the key can be forgotten.
     pub expires_at: Timestamp,
 }
 
@@ -418,6 +505,17 @@ pub enum Written {
     Count(u64),
     /// The task that was closed, with the backends of its leases.
     Closed(Vec<Closed>),
+    /// Some tasks of a job that ended.
+    JobClosed {
+        /// The tasks, with the backends of their leases.
+        closed: Vec<Closed>,
+        /// The last that was looked at, if there may be more behind it.
+        after: Option<TaskId>,
+        /// Whether the end was known before.
+        known: bool,
+        /// How many other ends were forgotten for it before their time.
+        forgotten: u64,
+    },
     /// The tasks that time ended, and the store's clock.
     Ended {
         /// The tasks, with the backends of their leases.
@@ -472,9 +570,18 @@ impl Counts {
 /// Why a change is not allowed. Nothing was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    /// The token is bound to a key, and it was not that one that was proven.
+    #[error("the token is bound to another key")]
+    AnotherKey,
     /// The idempotency key's first request is still being worked on.
     #[error("a request with this idempotency key is in progress")]
     InProgress,
+    /// The identity is disabled, or the token is from before it was.
+    #[error("the identity is disabled")]
+    IdentityDisabled,
+    /// The job that the task would run in has ended.
+    #[error("the job of this token has ended")]
+    JobEnded,
     /// The idempotency key stands for another request.
     #[error("this idempotency key was used for another request")]
     KeyReused,

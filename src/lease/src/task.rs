@@ -7,7 +7,7 @@ use std::time::Duration;
 use dayfly_backend_sdk::Timestamp;
 use serde_json::Value;
 
-use crate::{Cause, Spared, TaskId};
+use crate::{Cause, JobKeys, Spared, TaskId};
 
 /// How a task ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,8 @@ pub enum TaskEnd {
     Failed,
     /// It missed its heartbeats.
     Lost,
-    /// An administrator ended it.
+    /// It was ended for its owner: by an administrator, because policy no longer permits it, or
+    /// because its identity was disabled.
     Revoked,
 }
 
@@ -101,6 +102,37 @@ impl Heartbeat {
     }
 }
 
+/// What a task's token is worth nothing without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// The client certificate with this SHA-256 of its DER (RFC 8705 §3.1).
+    Certificate([u8; 32]),
+    /// The key whose JWK has this SHA-256 thumbprint (RFC 7638).
+    Key([u8; 32]),
+}
+
+impl Binding {
+    /// The one that `as_str` and `hash` came from.
+    pub fn parse(kind: &str, hash: [u8; 32]) -> Option<Self> {
+        [Self::Certificate(hash), Self::Key(hash)].into_iter().find(|it| it.as_str() == kind)
+    }
+
+    /// To what, as it stands in rows, in the API and in policies.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Certificate(_) => "certificate",
+            Self::Key(_) => "key",
+        }
+    }
+
+    /// Which one.
+    pub fn hash(self) -> [u8; 32] {
+        match self {
+            Self::Certificate(hash) | Self::Key(hash) => hash,
+        }
+    }
+}
+
 /// A task's row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Task {
@@ -124,6 +156,10 @@ pub struct Task {
     pub expires_at: Timestamp,
     /// Its heartbeat, if it has one.
     pub heartbeat: Option<Heartbeat>,
+    /// The job that it runs in, if its identity tells.
+    pub keys: JobKeys,
+    /// What its token is bound to; none where whoever has it may use it.
+    pub binding: Option<Binding>,
 }
 
 impl Task {
@@ -178,12 +214,18 @@ pub struct NewTask {
     pub identity: Value,
     /// Why it is opened.
     pub purpose: String,
+    /// When the token that opens it was issued, if that is known.
+    pub issued_at: Option<Timestamp>,
     /// SHA-256 of its token.
     pub token_hash: [u8; 32],
     /// How long until its deadline.
     pub ttl: Duration,
     /// The longest that it may be silent; none where nobody need hear it.
     pub heartbeat: Option<Duration>,
+    /// The job that it runs in, if its identity tells.
+    pub keys: JobKeys,
+    /// What its token is bound to.
+    pub binding: Option<Binding>,
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 mod death;
 mod guard;
+mod identity;
 mod mint;
 mod root;
 mod task;
@@ -16,8 +17,9 @@ use async_trait::async_trait;
 use dayfly_backend_sdk::Timestamp;
 
 use crate::{
-    Decision, IdempotencyKey, Lease, LeaseId, Refusal, Replay, ReplicaId, Root, Spared, Standing,
-    StoreError, Task, TaskId, Transition, Write, Written,
+    Decision, Disabled, FirstKey, IdempotencyKey, JobEnd, JobKey, Lease, LeaseId, Refusal, Replay,
+    ReplicaId, Root, Spared, Standing, StoreError, Task, TaskEnd, TaskId, Transition, Write,
+    Written,
     audit::Entry,
     quota::{Counted, Tally},
 };
@@ -31,6 +33,24 @@ pub struct Share {
     pub part: u64,
     /// The many.
     pub whole: u64,
+}
+
+/// Some open tasks of a job or of a principal.
+#[derive(Clone, Debug, Default)]
+pub struct OpenTasks {
+    /// Those that can be read.
+    pub tasks: Vec<Task>,
+    /// The last row that was looked at, if there may be more behind it.
+    pub after: Option<TaskId>,
+}
+
+impl OpenTasks {
+    /// Those of up to `limit` rows. A row that cannot be read was looked at all the same: it must
+    /// neither end the looking nor be looked at for ever (I12).
+    pub fn new(rows: &[TaskId], tasks: Vec<Task>, limit: u32) -> Self {
+        let full = rows.len() >= limit as usize;
+        Self { tasks, after: rows.last().copied().filter(|_| full) }
+    }
 }
 
 /// A store's transaction: rows in, rows out.
@@ -58,8 +78,55 @@ pub trait Tx: Send {
     /// Writes a task that is known to be there.
     async fn update_task(&mut self, task: &Task) -> Result<(), StoreError>;
 
-    /// Remembers a token; false if it was remembered before.
+    /// How a job ended, if that is remembered. The job is one of [`Write::job_keys`].
+    async fn ended_job(&mut self, key: &JobKey) -> Result<Option<TaskEnd>, StoreError>;
+
+    /// Remembers how a job ended, as the youngest end of all that its actor told, and forgets
+    /// what is too old, and the actor's oldest where they are too many. Answers with how many of
+    /// those had time left.
+    async fn remember_job(&mut self, ended: &JobEnd) -> Result<u64, StoreError>;
+
+    /// Up to `limit` open tasks of a job by their ids, after `after`, locked against other
+    /// changes.
+    async fn tasks_of_job(
+        &mut self,
+        key: &JobKey,
+        after: Option<TaskId>,
+        limit: u32,
+    ) -> Result<OpenTasks, StoreError>;
+
+    /// Since when and why an identity opens no tasks, if it is disabled. With `exclusive` nobody
+    /// else can ask for a change until the commit, otherwise nobody else can disable it.
+    async fn disabled(
+        &mut self,
+        principal: &str,
+        exclusive: bool,
+    ) -> Result<Option<Disabled>, StoreError>;
+
+    /// Writes it over what is there, or as the first.
+    async fn set_disabled(&mut self, disabled: &Disabled) -> Result<(), StoreError>;
+
+    /// Forgets that an identity was disabled.
+    async fn enable(&mut self, principal: &str) -> Result<(), StoreError>;
+
+    /// A disabled identity whose open tasks nobody has finished ending, without a lock.
+    async fn ending(&mut self) -> Result<Option<String>, StoreError>;
+
+    /// Up to `limit` open tasks of a principal by their ids, after `after`, locked against other
+    /// changes.
+    async fn tasks_of_principal(
+        &mut self,
+        principal: &str,
+        after: Option<TaskId>,
+        limit: u32,
+    ) -> Result<OpenTasks, StoreError>;
+
+    /// Remembers a token or a proof; false if it was remembered before.
     async fn remember(&mut self, replay: &Replay) -> Result<bool, StoreError>;
+
+    /// The key that a token is bound to, after it was bound to the one that was proven now if it
+    /// was bound to none. Of two that come at once, one is the first.
+    async fn first_key(&mut self, first: &FirstKey) -> Result<Option<[u8; 32]>, StoreError>;
 
     /// Whose task a lease is of, without a lock: a lease never changes its task.
     async fn lease_task(&mut self, id: LeaseId) -> Result<Option<TaskId>, StoreError>;
@@ -123,6 +190,12 @@ pub trait Tx: Send {
     /// Writes it.
     async fn set_standing(&mut self, standing: &Standing) -> Result<(), StoreError>;
 
+    /// When a replica last turned a heartbeat away, by what it wrote then.
+    async fn turned_away(&mut self) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Writes it, as of now.
+    async fn set_turned_away(&mut self) -> Result<(), StoreError>;
+
     /// How many sweeps of a backend have begun and when the last one did, locked against
     /// other changes.
     async fn turn(&mut self, backend: &str) -> Result<(u64, Option<Timestamp>), StoreError>;
@@ -149,12 +222,14 @@ pub trait Tx: Send {
 /// Does what `write` says.
 pub async fn apply<T: Tx + ?Sized>(tx: &mut T, write: &Write) -> Result<Written, StoreError> {
     match write {
-        Write::OpenTask { task, replay, decision } => {
-            task::open(tx, task, replay.as_ref(), decision).await
-        }
+        Write::OpenTask { task, used, decision } => task::open(tx, task, used, decision).await,
         Write::Note(entry) => {
             tx.append(entry.clone());
             Ok(Written::Done)
+        }
+        Write::Remember(replay) => {
+            let first = tx.remember(replay).await?;
+            if first { Ok(Written::Done) } else { Err(Refusal::Replayed.into()) }
         }
         Write::Probe => Ok(Written::Done),
         Write::Intend(intent) => mint::intend(tx, intent).await,
@@ -171,7 +246,20 @@ pub async fn apply<T: Tx + ?Sized>(tx: &mut T, write: &Write) -> Result<Written,
             mint::shorten(tx, *lease, *epoch, *expires_at).await
         }
         Write::CloseTask { task, end, actor } => task::close(tx, *task, *end, actor).await,
+        Write::CloseJob { ended, after } => task::close_job(tx, ended, *after).await,
+        Write::Disable(disabling) => identity::disable(tx, disabling).await,
+        Write::Enable { principal, actor, reason } => {
+            identity::enable(tx, principal, actor, reason.as_deref()).await
+        }
+        Write::EndDisabled { principal, limit } => {
+            identity::end_tasks(tx, principal.as_deref(), *limit).await
+        }
+        Write::Withdraw(withdrawal) => task::withdraw(tx, withdrawal).await,
         Write::Beat { task } => task::beat(tx, *task).await,
+        Write::TurnedAway => {
+            tx.set_turned_away().await?;
+            Ok(Written::Done)
+        }
         Write::ExpireTasks { limit, believed, heard } => {
             task::expire(tx, *limit, *believed, *heard).await
         }

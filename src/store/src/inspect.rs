@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use dayfly_backend_sdk::Timestamp;
-use dayfly_lease::{Lease, LeaseId, State, audit::Record};
+use dayfly_lease::{Lease, LeaseId, State, TaskId, audit::Record};
 use uuid::Uuid;
 
 use crate::row::{LeaseRow, RecordRow};
@@ -16,6 +16,8 @@ use crate::row::{LeaseRow, RecordRow};
 pub enum Look {
     /// Up to so many, by id, after this one.
     After(Option<LeaseId>, u32),
+    /// Up to so many that may live of a task, by id, after this one.
+    Living(TaskId, Option<LeaseId>, u32),
     /// These, as far as they are there.
     These(Vec<LeaseId>),
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::{
-    ReplicaId, StoreError,
+    Disabled, JobKey, ReplicaId, StoreError, Task, TaskId,
     audit::{Head, Record, Signer},
 };
 use uuid::Uuid;
@@ -77,11 +77,26 @@ impl AnyStore {
     }
 
     /// Tasks, newest first.
-    pub async fn tasks(&self, filter: &TaskFilter) -> Result<Page<dayfly_lease::Task>, StoreError> {
+    pub async fn tasks(&self, filter: &TaskFilter) -> Result<Page<Task>, StoreError> {
         match self {
             Self::Postgres(store) => store.tasks(filter).await,
             Self::Sqlite(store) => store.tasks(filter).await,
         }
+    }
+
+    /// Up to `limit` jobs of an issuer that have open tasks, in order after `after`.
+    pub async fn open_jobs(
+        &self,
+        issuer: String,
+        after: String,
+        limit: u32,
+    ) -> Result<Vec<JobKey>, StoreError> {
+        let keys = match self {
+            Self::Postgres(store) => store.open_jobs(issuer, after, limit).await,
+            Self::Sqlite(store) => store.open_jobs(issuer, after, limit).await,
+        }?;
+        // What is no key was written by nobody here, and nobody can say that it ended.
+        Ok(keys.into_iter().filter_map(JobKey::parse).collect())
     }
 
     /// Audit records, oldest first.
@@ -208,7 +223,41 @@ impl AnyStore {
         }
     }
 
-    /// Forgets replayed tokens that have ended themselves; answers with how many.
+    /// Up to `limit` open tasks, by id, after `after`; and the id to go on after, if there may be
+    /// more. A task that cannot be read is reported and left out.
+    pub async fn open_tasks(
+        &self,
+        after: Option<TaskId>,
+        limit: u32,
+    ) -> Result<(Vec<Task>, Option<TaskId>), StoreError> {
+        match self {
+            Self::Postgres(store) => store.open_tasks(after, limit).await,
+            Self::Sqlite(store) => store.open_tasks(after, limit).await,
+        }
+    }
+
+    /// Since when and why an identity opens no tasks, if it is disabled.
+    pub async fn disabled(&self, principal: &str) -> Result<Option<Disabled>, StoreError> {
+        match self {
+            Self::Postgres(store) => store.disabled(principal).await,
+            Self::Sqlite(store) => store.disabled(principal).await,
+        }
+    }
+
+    /// Up to `limit` disabled identities after `after`, in the order of their names.
+    pub async fn all_disabled(
+        &self,
+        after: String,
+        limit: u32,
+    ) -> Result<Page<Disabled>, StoreError> {
+        match self {
+            Self::Postgres(store) => store.all_disabled(&after, limit).await,
+            Self::Sqlite(store) => store.all_disabled(after, limit).await,
+        }
+    }
+
+    /// Forgets replayed tokens that have ended themselves, and cut-offs that no token can be as
+    /// old as any more; answers with how many.
     pub async fn forget_replayed(&self) -> Result<u64, StoreError> {
         match self {
             Self::Postgres(store) => store.forget_replayed().await,

@@ -5,7 +5,9 @@
 //! before anything else is written.
 
 mod count;
+mod identity;
 mod inspect;
+mod job;
 mod read;
 mod root;
 mod server;
@@ -121,6 +123,8 @@ fn connect_options(options: &PostgresOptions) -> Result<PgConnectOptions, StoreE
             ("idle_in_transaction_session_timeout", "10000"),
             // An intent that was answered must survive the server, whatever its default is.
             ("synchronous_commit", "on"),
+            // What is read behind a lock must be what was committed under it (`job.rs`).
+            ("default_transaction_isolation", "read committed"),
             ("timezone", "UTC"),
         ])
         .disable_statement_logging())
@@ -241,8 +245,19 @@ macro_rules! query_tasks {
         sqlx::query_as!(
             crate::row::TaskRow,
             r#"SELECT id, principal, issuer, identity, purpose, token_hash, opened_at,
-                expires_at, ended, closed_at, heartbeat, lost_at
+                expires_at, ended, closed_at, heartbeat, lost_at, run, job, bound_by, bound_to
             FROM tasks "# + $tail
+            $(, $argument)*
+        )
+    };
+}
+
+macro_rules! query_disabled {
+    ($tail:literal $(, $argument:expr)* $(,)?) => {
+        sqlx::query_as!(
+            crate::row::DisabledRow,
+            r#"SELECT principal, cut_off, disabled_at, disabled_by, reason, ending, expires_at
+            FROM disabled "# + $tail
             $(, $argument)*
         )
     };
@@ -259,4 +274,4 @@ macro_rules! query_records {
     };
 }
 
-pub(crate) use {query_leases, query_records, query_tasks};
+pub(crate) use {query_disabled, query_leases, query_records, query_tasks};

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use dayfly_backend_sdk::{Belt, Handle, Plan, Timestamp};
 use dayfly_lease::{
-    Abandonment, Cause, Claim, Decision, Heartbeat, Hold, Lease, LeaseId, ReplicaId, Sealed,
-    Standing, State, StoreError, Suspension, Task, TaskEnd, TaskId, TaskState, audit::Record,
+    Abandonment, Binding, Cause, Claim, Decision, Disabled, Heartbeat, Hold, JobKey, JobKeys,
+    Lease, LeaseId, ReplicaId, Sealed, Standing, State, StoreError, Suspension, Task, TaskEnd,
+    TaskId, TaskState, audit::Record,
 };
 use serde_json::Value;
 use sqlx::types::time::OffsetDateTime;
@@ -209,6 +210,10 @@ pub(crate) struct TaskRow {
     pub(crate) closed_at: Moment,
     pub(crate) heartbeat: Option<i64>,
     pub(crate) lost_at: Moment,
+    pub(crate) run: Option<String>,
+    pub(crate) job: Option<String>,
+    pub(crate) bound_by: Option<String>,
+    pub(crate) bound_to: Option<Vec<u8>>,
 }
 
 impl TryFrom<TaskRow> for Task {
@@ -229,6 +234,18 @@ impl TryFrom<TaskRow> for Task {
             }
             _ => return Err(unreadable()),
         };
+        // Half of a binding is none that could be checked, and no binding would be anybody's.
+        let binding = match (row.bound_by, row.bound_to) {
+            (None, None) => None,
+            (Some(by), Some(to)) => {
+                let binding = hash(&to).and_then(|to| Binding::parse(&by, to));
+                Some(binding.ok_or_else(unreadable)?)
+            }
+            _ => return Err(unreadable()),
+        };
+        let key = |text: Option<String>| {
+            text.map(|text| JobKey::parse(text).ok_or_else(unreadable)).transpose()
+        };
         Ok(Self {
             id,
             principal: row.principal,
@@ -240,6 +257,8 @@ impl TryFrom<TaskRow> for Task {
             opened_at: row.opened_at,
             expires_at: row.expires_at,
             heartbeat,
+            keys: JobKeys { run: key(row.run)?, job: key(row.job)? },
+            binding,
         })
     }
 }
@@ -254,6 +273,32 @@ pub(crate) fn readable_tasks(rows: Vec<TaskRow>) -> Vec<Task> {
         }
     };
     rows.into_iter().filter_map(readable).collect()
+}
+
+/// The columns of `disabled`.
+#[derive(Debug)]
+pub(crate) struct DisabledRow {
+    pub(crate) principal: String,
+    pub(crate) cut_off: Moment,
+    pub(crate) disabled_at: Timestamp,
+    pub(crate) disabled_by: String,
+    pub(crate) reason: Option<String>,
+    pub(crate) ending: bool,
+    pub(crate) expires_at: Moment,
+}
+
+impl From<DisabledRow> for Disabled {
+    fn from(row: DisabledRow) -> Self {
+        Self {
+            principal: row.principal,
+            cut_off: row.cut_off.0,
+            at: row.disabled_at,
+            by: row.disabled_by,
+            reason: row.reason,
+            ending: row.ending,
+            expires_at: row.expires_at.0,
+        }
+    }
 }
 
 /// The columns of `audit_records`.
@@ -296,6 +341,11 @@ impl TryFrom<RecordRow> for Record {
 
 pub(crate) fn hash(bytes: &[u8]) -> Option<[u8; 32]> {
     bytes.try_into().ok()
+}
+
+/// How a job ended, as a column has it.
+pub(crate) fn job_end(key: &JobKey, ended: &str) -> Result<TaskEnd, StoreError> {
+    TaskEnd::parse(ended).ok_or_else(|| corrupt(format!("ended job {}", key.as_str())))
 }
 
 /// A length of time as a column has it.

@@ -16,6 +16,7 @@ use crate::{
 pub(super) async fn run(suite: &Suite) {
     a_silent_task_is_lost_with_its_leases(suite).await;
     no_silence_is_believed_that_nobody_heard(suite).await;
+    what_a_replica_turned_away_is_no_silence_to_any(suite).await;
     what_is_heard_goes_on(suite).await;
     a_late_beat_is_as_good_as_one_in_time(suite).await;
     the_deadline_stays(suite).await;
@@ -104,6 +105,19 @@ async fn no_silence_is_believed_that_nobody_heard(suite: &Suite) {
     suite.store.write(resume).await.unwrap();
     let_it_fall_silent().await;
     expire(suite, listening(suite, SHORT).await).await;
+    let ended = state(suite, task.id).await;
+    assert!(matches!(ended, TaskState::Closed { end: TaskEnd::Lost, .. }), "{ended:?}");
+}
+
+async fn what_a_replica_turned_away_is_no_silence_to_any(suite: &Suite) {
+    let every = Duration::from_secs(1);
+    let task = suite.open_with_heartbeat(TTL, every).await;
+    tokio::time::sleep(every * 3 / 2).await;
+    suite.store.write(Write::TurnedAway).await.expect("whoever turned it away tells");
+    expire(suite, listening(suite, TTL).await).await;
+    assert_eq!(state(suite, task.id).await, TaskState::Open, "it may have been its beat");
+    tokio::time::sleep(every * 11 / 10).await;
+    expire(suite, listening(suite, TTL).await).await;
     let ended = state(suite, task.id).await;
     assert!(matches!(ended, TaskState::Closed { end: TaskEnd::Lost, .. }), "{ended:?}");
 }

@@ -1,4 +1,4 @@
-//! Ends that are asked for: a task completed, a lease revoked.
+//! Ends that are asked for: a task completed, a lease revoked, a job over.
 //!
 //! Invariant: the answer says "dead" only when every credential was verified dead (I5); until
 //! then it says what is still owed.
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::Engine;
 use crate::{
-    Cause, Counts, Lease, LeaseId, Refusal, StoreError, Task, TaskEnd, TaskId, Write, Written,
-    failpoint,
+    Cause, Closed, Counts, JobEnd, Lease, LeaseId, Refusal, StoreError, Task, TaskEnd, TaskId,
+    Write, Written, failpoint,
     planted::{self, Bug},
 };
 
@@ -19,6 +19,17 @@ pub struct Completion {
     pub task: Task,
     /// Its leases by state.
     pub counts: Counts,
+}
+
+/// What the end of a job came to.
+#[derive(Debug, Default)]
+pub struct JobClosure {
+    /// The tasks that it ended.
+    pub tasks: Vec<TaskId>,
+    /// Whether the end was known before.
+    pub known: bool,
+    /// How many other ends were forgotten for it before their time.
+    pub forgotten: u64,
 }
 
 /// Another replica may be the one that revokes, and its deaths do not wake us.
@@ -54,6 +65,36 @@ impl Engine {
             }
             if counts.is_settled() || !self.wait_for_death(&mut deaths, until).await {
                 return Ok(Completion { task: closed.task, counts });
+            }
+        }
+    }
+
+    /// Ends every open task of a job, as far as they can be read, and remembers that the job is
+    /// over; does not wait for the credentials' deaths. Ending it twice is no error.
+    ///
+    /// # Errors
+    /// The store's. What was ended until then stays so, and asking again ends the rest.
+    pub async fn close_job(&self, ended: &JobEnd) -> Result<JobClosure, StoreError> {
+        let mut closure = JobClosure::default();
+        let mut from = None;
+        loop {
+            let write = Write::CloseJob { ended: Box::new(ended.clone()), after: from };
+            let written = self.store.write(write).await?;
+            let Written::JobClosed { closed, after, known, forgotten } = written else {
+                return Err(Refusal::TaskUnknown.into());
+            };
+            for backend in closed.iter().flat_map(|Closed { backends, .. }| backends) {
+                self.wake(backend);
+            }
+            if from.is_none() {
+                // Behind the first portion it is known from that one.
+                closure.known = known;
+            }
+            closure.forgotten += forgotten;
+            closure.tasks.extend(closed.into_iter().map(|one| one.task.id));
+            from = after;
+            if from.is_none() || planted::is(Bug::JobEndStopsShort) {
+                return Ok(closure);
             }
         }
     }

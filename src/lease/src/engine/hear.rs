@@ -8,12 +8,16 @@
 //!
 //! Invariant: a task is lost only by a replica that, for the whole of the task's interval until
 //! that moment, ran, wrote to the store at every look, and saw the store's clock go as fast as its
-//! own running time. So whoever speaks has a full interval after any of the above. Each replica
-//! knows this of itself and in memory alone: a start is a gap like any other, one that restarts
-//! again and again ends nobody, and what it may not end has its deadline.
+//! own running time; and during which no replica wrote that it turned a heartbeat away
+//! ([`Write::TurnedAway`](crate::Write::TurnedAway)). So whoever speaks has a full interval after
+//! any of the above. All but the last each replica knows of itself and in memory alone: a start is
+//! a gap like any other, one that restarts again and again ends nobody, and what it may not end has
+//! its deadline. A replica that cannot write cannot tell the others what it turned away: there a
+//! client must try another one.
 //!
 //! A gap or a jump shorter than [`LOOKS_MISSED`] looks is not noticed, and is taken from the
-//! interval; that is why an interval has a least length in the configuration.
+//! interval; that is why an interval has a least length in the configuration. Nor do the others
+//! learn what was turned away less than [`TELL_EVERY`] after they were last told.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -22,16 +26,23 @@ use std::{
 
 use dayfly_backend_sdk::Timestamp;
 
-use crate::Heard;
+use crate::{
+    Heard,
+    planted::{self, Bug},
+};
 
 /// So many looks may be missed in a row.
 const LOOKS_MISSED: u32 = 3;
+/// A replica that turns heartbeats away tells the others no more often.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// What a replica knows of its own hearing.
 #[derive(Debug)]
 pub(super) struct Hearing {
     gap_max: Duration,
     ear: Mutex<Ear>,
+    /// When it last told the others, by the running time of the process.
+    told: Mutex<Option<Duration>>,
 }
 
 #[derive(Debug)]
@@ -55,11 +66,19 @@ struct Span {
 impl Hearing {
     /// Of a replica that looks every `look_every`.
     pub(super) fn new(look_every: Duration) -> Self {
-        Self { gap_max: look_every.saturating_mul(LOOKS_MISSED), ear: Mutex::new(Ear::Opened) }
+        Self {
+            gap_max: look_every.saturating_mul(LOOKS_MISSED),
+            ear: Mutex::new(Ear::Opened),
+            told: Mutex::default(),
+        }
     }
 
     /// What can be said when the process has been running for `running`.
     pub(super) fn so_far(&self, running: Duration) -> Option<Heard> {
+        if planted::is(Bug::SilenceUnheard) {
+            let until = Timestamp::from_seconds(4_000_000_000);
+            return Some(Heard { length: Duration::from_hours(24), until });
+        }
         let Ear::Open(span) = *self.ear() else { return None };
         let passed = running.saturating_sub(span.looked);
         (passed <= self.gap_max).then(|| Heard {
@@ -86,6 +105,17 @@ impl Hearing {
         if !matches!(*ear, Ear::Closed) {
             *ear = Ear::Opened;
         }
+    }
+
+    /// Whether the others are to be told at `running` that a heartbeat was turned away; whoever
+    /// hears yes tells them.
+    pub(super) fn must_tell(&self, running: Duration) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = told.is_none_or(|told| running.saturating_sub(told) >= TELL_EVERY);
+        if due {
+            *told = Some(running);
+        }
+        due
     }
 
     /// Nobody can be heard any more.
@@ -165,6 +195,13 @@ mod tests {
         assert_eq!(length(&hearing, 60), None);
         hearing.looked(at(61), SECOND * 61);
         assert_eq!(length(&hearing, 62), Some(1));
+    }
+
+    #[test]
+    fn the_others_are_told_once_in_a_while_and_not_of_each() {
+        let hearing = Hearing::new(SECOND);
+        let told = (0..50_u32).filter(|tenths| hearing.must_tell(SECOND * *tenths / 10));
+        assert_eq!(told.collect::<Vec<_>>(), [0, 10, 20, 30, 40]);
     }
 
     #[test]

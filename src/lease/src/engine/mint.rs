@@ -298,6 +298,7 @@ impl Engine {
             | Written::Root(_)
             | Written::Closed(_)
             | Written::Ended { .. }
+            | Written::JobClosed { .. }
             | Written::Done => Err(MintError::Interrupted),
         }
     }

@@ -39,12 +39,21 @@ impl<T: fmt::Debug> fmt::Debug for Around<T> {
 }
 
 /// The points before and after a write. A probe has none, since it only asks whether there is a
-/// way; nor has a heartbeat, which says the same each time; nor what an administrator orders and
-/// can order again.
+/// way; nor has a heartbeat, heard or turned away, which says the same each time; nor a proof, after
+/// which nothing has happened yet; nor a job's end and a right that is taken away, which are only
+/// sooner than the deadline and are asked for again; nor what an administrator orders and can order
+/// again.
 fn points_of(write: &Write) -> Option<(&'static str, &'static str)> {
     Some(match write {
         Write::Probe
         | Write::Beat { .. }
+        | Write::Remember(_)
+        | Write::TurnedAway
+        | Write::CloseJob { .. }
+        | Write::Disable(_)
+        | Write::Enable { .. }
+        | Write::EndDisabled { .. }
+        | Write::Withdraw(_)
         | Write::Abandon { .. }
         | Write::Adopt { .. }
         | Write::Prune { .. }
@@ -78,7 +87,11 @@ fn changed_something(written: &Result<Written, StoreError>) -> bool {
         Ok(Written::Leases(leases) | Written::Claimed { leases, .. }) => !leases.is_empty(),
         Ok(Written::Turn(turn)) => turn.is_some(),
         Ok(Written::Count(count)) => *count > 0,
-        Ok(Written::Closed(closed) | Written::Ended { closed, .. }) => !closed.is_empty(),
+        Ok(
+            Written::Closed(closed)
+            | Written::Ended { closed, .. }
+            | Written::JobClosed { closed, .. },
+        ) => !closed.is_empty(),
         Ok(
             Written::Task(_)
             | Written::Lease(_)
@@ -198,6 +211,10 @@ impl Backend for Around<Arc<dyn Backend>> {
 
     fn keeps(&self) -> bool {
         self.0.keeps()
+    }
+
+    fn mint_margin(&self) -> Duration {
+        self.0.mint_margin()
     }
 
     fn rotates(&self) -> bool {

@@ -13,8 +13,8 @@ use dayfly_backend_sdk::{
     Secret, Template, Timestamp,
 };
 use dayfly_lease::{
-    Cause, Engine, Lease, NewTask, Order, ReplicaId, Seal, Settings, State, Store, SystemClock,
-    SystemEntropy, TaskId, Write, Written,
+    Cause, Engine, JobKeys, Lease, NewTask, Order, ReplicaId, Seal, Settings, State, Store,
+    SystemClock, SystemEntropy, TaskId, TokenUse, Write, Written,
     audit::{Chain, Entry, Signer},
     memory::MemoryStore,
 };
@@ -281,12 +281,15 @@ impl Rig {
             issuer: "ci".into(),
             identity: Value::Null,
             purpose: "test".into(),
+            issued_at: None,
             token_hash: [0; 32],
             ttl: Duration::from_mins(1),
             heartbeat,
+            keys: JobKeys::default(),
+            binding: None,
         };
         let decision = Entry::new("task.opened", "ci|repo");
-        let write = Write::OpenTask { task: Box::new(task), replay: None, decision };
+        let write = Write::OpenTask { task: Box::new(task), used: TokenUse::AnyTime, decision };
         let Written::Task(_) = self.store.write(write).await.unwrap() else { panic!("no task") };
         id
     }

@@ -43,6 +43,19 @@ async fn who_was_away_waits_for_a_whole_interval() {
     assert_eq!(end(&rig, task).await, TaskEnd::Lost);
 }
 
+/// Two replicas over one store: what one of them turns away, the other cannot hear.
+#[tokio::test]
+async fn what_one_replica_turned_away_is_no_silence_to_another() {
+    let rig = Rig::new(Duration::ZERO);
+    let every = Duration::from_secs(2);
+    let task = rig.task_heard_every(every).await;
+    tokio::time::sleep(every).await;
+    rig.restarted().engine.missed_a_beat();
+    tokio::time::sleep(every * 3 / 4).await;
+    assert_eq!(state(&rig, task).await, TaskState::Open, "its beat may have been turned away");
+    assert_eq!(end(&rig, task).await, TaskEnd::Lost);
+}
+
 #[tokio::test]
 async fn who_stops_listening_ends_nobody() {
     let rig = Rig::new(Duration::ZERO);

@@ -17,6 +17,17 @@ impl PostgresStore {
                     .fetch_all(&self.reads)
                     .await
             }
+            Look::Living(task, after, limit) => {
+                query_leases!(
+                    "WHERE task = $1 AND id > $2 AND state IN ('pending', 'active', 'revoking')
+                     ORDER BY id LIMIT $3",
+                    task.uuid(),
+                    after.map_or(Uuid::nil(), LeaseId::uuid),
+                    i64::from(limit),
+                )
+                .fetch_all(&self.reads)
+                .await
+            }
             Look::These(ids) => {
                 let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
                 query_leases!("WHERE id = ANY($1) ORDER BY id", &ids).fetch_all(&self.reads).await

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::{
-    Counts, Lease, LeaseId, ReplicaId, Root, Sighting, Standing, StoreError, Task, TaskId,
+    Counts, Disabled, Lease, LeaseId, ReplicaId, Root, Sighting, Standing, StoreError, Task,
+    TaskId,
     audit::{Head, Record},
 };
 use uuid::Uuid;
 
-use super::{PostgresStore, query_leases, query_records, query_tasks, root, unavailable};
+use super::{
+    PostgresStore, query_disabled, query_leases, query_records, query_tasks, root, unavailable,
+};
 use crate::{ApiKey, ApiKeyAdded, AuditFilter, LeaseFilter, Living, Page, TaskFilter, row};
 
 fn collect<R, T>(rows: Vec<R>) -> Result<Vec<T>, StoreError>
@@ -225,6 +228,26 @@ impl PostgresStore {
         Ok(Page::of(collect(rows)?, filter.limit))
     }
 
+    pub(crate) async fn open_jobs(
+        &self,
+        issuer: String,
+        after: String,
+        limit: u32,
+    ) -> Result<Vec<String>, StoreError> {
+        // In the order of the index on the open tasks' jobs, whatever the database's collation.
+        sqlx::query_scalar!(
+            r#"SELECT DISTINCT job AS "job!" FROM tasks
+             WHERE ended IS NULL AND job IS NOT NULL AND issuer = $1 AND job > $2
+             ORDER BY job LIMIT $3"#,
+            issuer,
+            after,
+            i64::from(limit),
+        )
+        .fetch_all(&self.reads)
+        .await
+        .map_err(unavailable)
+    }
+
     pub(crate) async fn records(&self, filter: &AuditFilter) -> Result<Page<Record>, StoreError> {
         let (at, chain, seq) = match filter.after {
             Some((at, chain, seq)) => (at, chain.uuid(), seq),
@@ -400,10 +423,60 @@ impl PostgresStore {
     }
 
     pub(crate) async fn forget_replayed(&self) -> Result<u64, StoreError> {
-        let gone = sqlx::query!("DELETE FROM replayed WHERE expires_at < clock_timestamp()")
+        let tokens = sqlx::query!("DELETE FROM replayed WHERE expires_at < clock_timestamp()")
             .execute(&self.reads)
             .await
             .map_err(unavailable)?;
-        Ok(gone.rows_affected())
+        let cut_offs = sqlx::query!("DELETE FROM disabled WHERE expires_at < clock_timestamp()")
+            .execute(&self.reads)
+            .await
+            .map_err(unavailable)?;
+        Ok(tokens.rows_affected() + cut_offs.rows_affected())
+    }
+
+    pub(crate) async fn open_tasks(
+        &self,
+        after: Option<TaskId>,
+        limit: u32,
+    ) -> Result<(Vec<Task>, Option<TaskId>), StoreError> {
+        let rows = query_tasks!(
+            "WHERE ended IS NULL AND id > $1 ORDER BY id LIMIT $2",
+            after.map_or(Uuid::nil(), TaskId::uuid),
+            i64::from(limit),
+        )
+        .fetch_all(&self.reads)
+        .await
+        .map_err(unavailable)?;
+        let last = rows.last().map(|row| TaskId::from_uuid(row.id));
+        let last = last.filter(|_| rows.len() >= limit as usize);
+        Ok((row::readable_tasks(rows), last))
+    }
+
+    pub(crate) async fn disabled(&self, principal: &str) -> Result<Option<Disabled>, StoreError> {
+        let found = query_disabled!(
+            "WHERE principal = $1 AND (expires_at IS NULL OR expires_at > clock_timestamp())",
+            principal,
+        )
+        .fetch_optional(&self.reads)
+        .await
+        .map_err(unavailable)?;
+        Ok(found.map(Disabled::from))
+    }
+
+    pub(crate) async fn all_disabled(
+        &self,
+        after: &str,
+        limit: u32,
+    ) -> Result<Page<Disabled>, StoreError> {
+        let rows = query_disabled!(
+            "WHERE principal > $1 AND (expires_at IS NULL OR expires_at > clock_timestamp())
+             ORDER BY principal LIMIT $2",
+            after,
+            i64::from(limit) + 1,
+        )
+        .fetch_all(&self.reads)
+        .await
+        .map_err(unavailable)?;
+        Ok(Page::of(rows.into_iter().map(Disabled::from).collect(), limit))
     }
 }

@@ -1,24 +1,24 @@
 //! A PostgreSQL transaction as the engine's rules see it.
 //!
-//! Invariant: within one change, rows are locked in the order task, then leases. A group of
-//! changes may still meet another replica's group the other way round; PostgreSQL then ends
-//! one of the two, whose changes are made again one by one.
+//! Invariant: within one change, rows are locked in the order task, then leases; the jobs of a
+//! whole group before any row. A group of changes may still meet another replica's group the
+//! other way round; PostgreSQL then ends one of the two, whose changes are made again one by one.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::{
-    Abandonment, Decision, IdempotencyKey, Lease, LeaseId, Replay, ReplicaId, Root, Spared,
-    Standing, StoreError, Task, TaskId,
+    Abandonment, Binding, Decision, Disabled, FirstKey, IdempotencyKey, JobEnd, JobKey, Lease,
+    LeaseId, Replay, ReplicaId, Root, Spared, Standing, StoreError, Task, TaskEnd, TaskId,
     audit::{Chain, Entry, Head, Record},
     quota::{Counted, Tally},
-    transact::{Share, Tx},
+    transact::{OpenTasks, Share, Tx},
 };
 use sqlx::{PgConnection, types::time::OffsetDateTime};
 use uuid::Uuid;
 
-use super::{count, query_leases, query_tasks, root, unavailable};
+use super::{count, identity, job, query_leases, query_tasks, root, unavailable};
 use crate::row::{self, LeaseRow};
 
 pub(super) struct PostgresTx<'a> {
@@ -177,10 +177,11 @@ impl Tx for PostgresTx<'_> {
     }
 
     async fn insert_task(&mut self, task: &Task) -> Result<(), StoreError> {
+        let bound_to = task.binding.map(Binding::hash);
         sqlx::query!(
             "INSERT INTO tasks (id, principal, issuer, identity, purpose, token_hash, opened_at,
-                expires_at, heartbeat, lost_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+                expires_at, heartbeat, lost_at, run, job, bound_by, bound_to)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
             task.id.uuid(),
             task.principal,
             task.issuer,
@@ -191,6 +192,10 @@ impl Tx for PostgresTx<'_> {
             task.expires_at.offset(),
             task.heartbeat.map(|heartbeat| row::in_micros(heartbeat.every)),
             task.heartbeat.map(|heartbeat| heartbeat.lost_at.offset()),
+            task.keys.run.as_ref().map(JobKey::as_str),
+            task.keys.job.as_ref().map(JobKey::as_str),
+            task.binding.map(Binding::as_str),
+            bound_to.as_ref().map(<[u8; 32]>::as_slice),
         )
         .execute(&mut *self.connection)
         .await
@@ -218,6 +223,53 @@ impl Tx for PostgresTx<'_> {
         }
     }
 
+    async fn ended_job(&mut self, key: &JobKey) -> Result<Option<TaskEnd>, StoreError> {
+        job::ended(self.connection, key, self.now).await
+    }
+
+    async fn remember_job(&mut self, ended: &JobEnd) -> Result<u64, StoreError> {
+        job::remember(self.connection, ended, self.now).await
+    }
+
+    async fn tasks_of_job(
+        &mut self,
+        key: &JobKey,
+        after: Option<TaskId>,
+        limit: u32,
+    ) -> Result<OpenTasks, StoreError> {
+        job::tasks(self.connection, key, after, limit).await
+    }
+
+    async fn disabled(
+        &mut self,
+        principal: &str,
+        exclusive: bool,
+    ) -> Result<Option<Disabled>, StoreError> {
+        identity::lock(self.connection, principal, exclusive).await?;
+        identity::disabled(self.connection, principal, self.now).await
+    }
+
+    async fn set_disabled(&mut self, disabled: &Disabled) -> Result<(), StoreError> {
+        identity::set(self.connection, disabled).await
+    }
+
+    async fn enable(&mut self, principal: &str) -> Result<(), StoreError> {
+        identity::enable(self.connection, principal).await
+    }
+
+    async fn ending(&mut self) -> Result<Option<String>, StoreError> {
+        identity::ending(self.connection, self.now).await
+    }
+
+    async fn tasks_of_principal(
+        &mut self,
+        principal: &str,
+        after: Option<TaskId>,
+        limit: u32,
+    ) -> Result<OpenTasks, StoreError> {
+        identity::tasks(self.connection, principal, after, limit).await
+    }
+
     async fn remember(&mut self, replay: &Replay) -> Result<bool, StoreError> {
         let written = sqlx::query!(
             "INSERT INTO replayed (key, expires_at) VALUES ($1, $2) ON CONFLICT DO NOTHING",
@@ -228,6 +280,30 @@ impl Tx for PostgresTx<'_> {
         .await
         .map_err(unavailable)?;
         Ok(written.rows_affected() == 1)
+    }
+
+    async fn first_key(&mut self, first: &FirstKey) -> Result<Option<[u8; 32]>, StoreError> {
+        if let Some(key) = &first.key {
+            // Waits for whoever binds the same token at another replica, and then changes nothing.
+            sqlx::query!(
+                "INSERT INTO replayed (key, expires_at, bound_to) VALUES ($1, $2, $3)
+                 ON CONFLICT DO NOTHING",
+                first.token,
+                first.expires_at.offset(),
+                key.as_slice(),
+            )
+            .execute(&mut *self.connection)
+            .await
+            .map_err(unavailable)?;
+        }
+        let found =
+            sqlx::query_scalar!("SELECT bound_to FROM replayed WHERE key = $1", first.token)
+                .fetch_optional(&mut *self.connection)
+                .await
+                .map_err(unavailable)?;
+        let Some(bound) = found.flatten() else { return Ok(None) };
+        let unreadable = || StoreError::Corrupt { what: format!("binding of {}", first.token) };
+        row::hash(&bound).map(Some).ok_or_else(unreadable)
     }
 
     async fn lease_task(&mut self, id: LeaseId) -> Result<Option<TaskId>, StoreError> {
@@ -442,6 +518,22 @@ impl Tx for PostgresTx<'_> {
         .await
         .map_err(unavailable)?;
         self.standing = standing.clone();
+        Ok(())
+    }
+
+    async fn turned_away(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        let at = sqlx::query_scalar!("SELECT turned_away_at FROM installation")
+            .fetch_one(&mut *self.connection)
+            .await
+            .map_err(unavailable)?;
+        Ok(at.map(Timestamp::from))
+    }
+
+    async fn set_turned_away(&mut self) -> Result<(), StoreError> {
+        sqlx::query!("UPDATE installation SET turned_away_at = $1", self.now.offset())
+            .execute(&mut *self.connection)
+            .await
+            .map_err(unavailable)?;
         Ok(())
     }
 

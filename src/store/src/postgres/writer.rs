@@ -15,10 +15,10 @@ use dayfly_lease::{
 use sqlx::{Connection, PgPool, pool::PoolConnection};
 use tokio::sync::mpsc;
 
-use super::{server::Recognised, tx::PostgresTx, unavailable};
+use super::{job, server::Recognised, tx::PostgresTx, unavailable};
 use crate::{
     Incarnation, anchor,
-    group::{GROUP_MAX, Job, fail_all, is_a_wish},
+    group::{GROUP_MAX, Job, fail_all, is_a_wish, rank},
     row,
 };
 
@@ -123,7 +123,9 @@ impl Writer {
                 group.push(job);
             }
             // Those that count for a quota wait for others who count; the rest does not.
-            let (counting, others) = group.into_iter().partition(|job: &Job| job.write.counts());
+            let (counting, mut others): (Vec<Job>, Vec<Job>) =
+                group.into_iter().partition(|job| job.write.counts());
+            others.sort_by_key(|job| rank(&job.write));
             for group in [others, counting] {
                 self.commit(group).await;
             }
@@ -243,6 +245,7 @@ impl Writer {
         .fetch_one(&mut *transaction)
         .await
         .map_err(unreachable)?;
+        job::lock_all(&mut transaction, writes).await?;
         if self.lost {
             self.chain = self.read_back(&mut transaction).await?;
         }

@@ -48,6 +48,14 @@ fn look_at(connection: &Connection, look: Look) -> Result<Vec<Inspected>, StoreE
             let sql = sql("WHERE id > ?1 ORDER BY id LIMIT ?2".to_owned());
             rows(connection, &sql, params![after, limit], inspected)
         }
+        Look::Living(task, after, limit) => {
+            let task = *task.uuid().as_bytes();
+            let after = after.map_or([0; 16], |id| *id.uuid().as_bytes());
+            let sql = sql("WHERE task = ?1 AND id > ?2
+                AND state IN ('pending', 'active', 'revoking') ORDER BY id LIMIT ?3"
+                .to_owned());
+            rows(connection, &sql, params![task, after, limit], inspected)
+        }
         Look::These(ids) => {
             let sql = sql(format!("WHERE id IN ({}) ORDER BY id", places(ids.len())));
             let ids: Vec<Uuid> = ids.into_iter().map(LeaseId::uuid).collect();

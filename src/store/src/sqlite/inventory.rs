@@ -5,7 +5,7 @@
 
 use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::{
-    Lease, ReplicaId, StoreError, Task,
+    Disabled, Lease, ReplicaId, StoreError, Task, TaskId,
     audit::{Head, Record},
 };
 use rusqlite::{Row, params, params_from_iter, types::Value};
@@ -14,11 +14,11 @@ use uuid::Uuid;
 use super::{
     SqliteStore,
     read::{
-        LEASE_COLUMNS, RECORD_COLUMNS, TASK_COLUMNS, at, heads, lease_row, moment, page,
-        record_row, rows, task_row,
+        DISABLED_COLUMNS, LEASE_COLUMNS, RECORD_COLUMNS, TASK_COLUMNS, at, disabled_row, heads,
+        lease_row, moment, page, record_row, rows, task_row, uuid,
     },
 };
-use crate::{ApiKey, ApiKeyAdded, AuditFilter, LeaseFilter, Living, Page, TaskFilter};
+use crate::{ApiKey, ApiKeyAdded, AuditFilter, LeaseFilter, Living, Page, TaskFilter, row};
 
 /// Conditions that a filter sets, with their values.
 #[derive(Default)]
@@ -89,6 +89,21 @@ impl SqliteStore {
         self.read(move |connection| {
             let sql = format!("SELECT {TASK_COLUMNS} FROM tasks {clause}");
             page(rows(connection, &sql, params_from_iter(values), task_row)?, limit)
+        })
+        .await
+    }
+
+    pub(crate) async fn open_jobs(
+        &self,
+        issuer: String,
+        after: String,
+        limit: u32,
+    ) -> Result<Vec<String>, StoreError> {
+        self.read(move |connection| {
+            let sql = "SELECT DISTINCT job FROM tasks
+                WHERE ended IS NULL AND job IS NOT NULL AND issuer = ?1 AND job > ?2
+                ORDER BY job LIMIT ?3";
+            rows(connection, sql, params![issuer, after, limit], |row| row.get(0))
         })
         .await
     }
@@ -272,10 +287,71 @@ impl SqliteStore {
     pub(crate) async fn forget_replayed(&self) -> Result<u64, StoreError> {
         let now = self.time.now().micros();
         self.change(move |connection| {
-            connection
-                .execute("DELETE FROM replayed WHERE expires_at < ?1", params![now])
-                .map(|gone| gone as u64)
-                .map_err(StoreError::unavailable)
+            let mut gone = 0;
+            for table in ["replayed", "disabled"] {
+                let sql = format!("DELETE FROM {table} WHERE expires_at < ?1");
+                let rows = connection.execute(&sql, params![now]);
+                gone += rows.map_err(StoreError::unavailable)? as u64;
+            }
+            Ok(gone)
+        })
+        .await
+    }
+
+    pub(crate) async fn open_tasks(
+        &self,
+        after: Option<TaskId>,
+        limit: u32,
+    ) -> Result<(Vec<Task>, Option<TaskId>), StoreError> {
+        let after = after.map_or([0; 16], |id| *id.uuid().as_bytes());
+        self.read(move |connection| {
+            let sql = format!(
+                "SELECT {TASK_COLUMNS} FROM tasks WHERE ended IS NULL AND id > ?1
+                 ORDER BY id LIMIT ?2"
+            );
+            // Read one by one: a column that means nothing spoils its own row only (I12).
+            let read = |row: &Row<'_>| Ok((TaskId::from_uuid(uuid(row, "id")?), task_row(row)));
+            let found = rows(connection, &sql, params![after, limit], read)?;
+            let last = found.last().map(|(id, _)| *id).filter(|_| found.len() >= limit as usize);
+            let mut readable = Vec::with_capacity(found.len());
+            for (id, row) in found {
+                match row {
+                    Ok(row) => readable.push(row),
+                    Err(error) => tracing::error!(task.id = %id, %error, "task.unreadable"),
+                }
+            }
+            Ok((row::readable_tasks(readable), last))
+        })
+        .await
+    }
+
+    pub(crate) async fn disabled(&self, principal: &str) -> Result<Option<Disabled>, StoreError> {
+        let (principal, now) = (principal.to_owned(), self.time.now().micros());
+        self.read(move |connection| {
+            let sql = format!(
+                "SELECT {DISABLED_COLUMNS} FROM disabled
+                 WHERE principal = ?1 AND (expires_at IS NULL OR expires_at > ?2)"
+            );
+            Ok(rows(connection, &sql, params![principal, now], disabled_row)?.pop())
+        })
+        .await
+    }
+
+    pub(crate) async fn all_disabled(
+        &self,
+        after: String,
+        limit: u32,
+    ) -> Result<Page<Disabled>, StoreError> {
+        let now = self.time.now().micros();
+        self.read(move |connection| {
+            let sql = format!(
+                "SELECT {DISABLED_COLUMNS} FROM disabled
+                 WHERE principal > ?1 AND (expires_at IS NULL OR expires_at > ?2)
+                 ORDER BY principal LIMIT ?3"
+            );
+            let more = i64::from(limit) + 1;
+            let found = rows(connection, &sql, params![after, now, more], disabled_row)?;
+            Ok(Page::of(found, limit))
         })
         .await
     }

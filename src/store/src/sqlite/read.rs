@@ -4,15 +4,15 @@
 
 use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::{
-    Counts, Lease, LeaseId, ReplicaId, Root, Sealed, Sighting, Standing, StoreError, Task, TaskId,
-    audit::Head,
+    Counts, Disabled, Lease, LeaseId, ReplicaId, Root, Sealed, Sighting, Standing, StoreError,
+    Task, TaskId, audit::Head,
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use crate::{
     Page,
-    row::{self, LeaseRow, Moment, RecordRow, TaskRow},
+    row::{self, DisabledRow, LeaseRow, Moment, RecordRow, TaskRow},
 };
 
 pub(super) const LEASE_COLUMNS: &str = "id, task, principal, issuer, role, backend, handle, \
@@ -21,9 +21,11 @@ pub(super) const LEASE_COLUMNS: &str = "id, task, principal, issuer, role, backe
     revoked_at, next_attempt_at, attempts, error_class, claim_owner, claim_since, claim_until, \
     renewable, belts, abandon_by, abandon_reason, abandon_at, plan, due_at, quarantined, kept";
 pub(super) const TASK_COLUMNS: &str = "id, principal, issuer, identity, purpose, token_hash, \
-    opened_at, expires_at, ended, closed_at, heartbeat, lost_at";
+    opened_at, expires_at, ended, closed_at, heartbeat, lost_at, run, job, bound_by, bound_to";
 /// When a task is due, as the index on it has it: `min` of a NULL would be NULL.
 pub(super) const TASK_DUE: &str = "min(expires_at, ifnull(lost_at, expires_at))";
+pub(super) const DISABLED_COLUMNS: &str =
+    "principal, cut_off, disabled_at, disabled_by, reason, ending, expires_at";
 pub(super) const RECORD_COLUMNS: &str =
     "chain, seq, at, event, actor, task, lease, detail, prev, hash, signature";
 
@@ -105,7 +107,24 @@ pub(super) fn task_row(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
         closed_at: moment(row, "closed_at")?,
         heartbeat: row.get("heartbeat")?,
         lost_at: moment(row, "lost_at")?,
+        run: row.get("run")?,
+        job: row.get("job")?,
+        bound_by: row.get("bound_by")?,
+        bound_to: row.get("bound_to")?,
     })
+}
+
+pub(super) fn disabled_row(row: &Row<'_>) -> rusqlite::Result<Disabled> {
+    let columns = DisabledRow {
+        principal: row.get("principal")?,
+        cut_off: moment(row, "cut_off")?,
+        disabled_at: at(row, "disabled_at")?,
+        disabled_by: row.get("disabled_by")?,
+        reason: row.get("reason")?,
+        ending: row.get("ending")?,
+        expires_at: moment(row, "expires_at")?,
+    };
+    Ok(columns.into())
 }
 
 pub(super) fn record_row(row: &Row<'_>) -> rusqlite::Result<RecordRow> {
@@ -245,6 +264,14 @@ pub(super) fn standing(connection: &Connection) -> Result<Standing, StoreError> 
         ))
     };
     connection.query_row(sql, [], read).map_err(StoreError::unavailable)
+}
+
+/// When a heartbeat was last turned away.
+pub(super) fn turned_away(connection: &Connection) -> Result<Option<Timestamp>, StoreError> {
+    let sql = "SELECT turned_away_at FROM installation";
+    let read = |row: &Row<'_>| row.get::<_, Option<i64>>(0);
+    let found = connection.query_row(sql, [], read).map_err(StoreError::unavailable)?;
+    Ok(found.map(Timestamp::from_micros))
 }
 
 /// How many sweeps have begun, and when the last one did.

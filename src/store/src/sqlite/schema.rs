@@ -13,6 +13,10 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../../migrations/sqlite/0003_quotas.sql"),
     include_str!("../../../../migrations/sqlite/0004_roots.sql"),
     include_str!("../../../../migrations/sqlite/0005_heartbeats.sql"),
+    include_str!("../../../../migrations/sqlite/0006_jobs.sql"),
+    include_str!("../../../../migrations/sqlite/0007_disabled.sql"),
+    include_str!("../../../../migrations/sqlite/0008_bindings.sql"),
+    include_str!("../../../../migrations/sqlite/0009_turned_away.sql"),
 ];
 
 #[derive(Debug, thiserror::Error)]

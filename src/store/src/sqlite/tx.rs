@@ -7,16 +7,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::{
-    Decision, IdempotencyKey, Lease, LeaseId, Replay, ReplicaId, Root, Sealed, Spared, Standing,
-    StoreError, Task, TaskId,
+    Binding, Decision, Disabled, FirstKey, IdempotencyKey, JobEnd, JobKey, Lease, LeaseId, Replay,
+    ReplicaId, Root, Sealed, Spared, Standing, StoreError, Task, TaskEnd, TaskId,
     audit::{Chain, Entry, Head, Record},
     quota::{Counted, Measure, Tally},
-    transact::{Share, Tx},
+    transact::{OpenTasks, Share, Tx},
 };
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use uuid::Uuid;
 
-use super::read::{self, LEASE_COLUMNS, TASK_COLUMNS, TASK_DUE, lease_row, task_row};
+use super::read::{
+    self, DISABLED_COLUMNS, LEASE_COLUMNS, TASK_COLUMNS, TASK_DUE, disabled_row, lease_row,
+    task_row,
+};
 use crate::row;
 
 pub(super) struct SqliteTx<'a> {
@@ -24,6 +27,21 @@ pub(super) struct SqliteTx<'a> {
     now: Timestamp,
     chain: Chain,
     records: Vec<Record>,
+}
+
+/// A task's row, as far as it can be read.
+type FoundTask = (Uuid, rusqlite::Result<row::TaskRow>);
+
+/// The tasks among the rows that can be read; the others are reported (I12).
+fn readable_tasks(rows: Vec<FoundTask>) -> Vec<Task> {
+    let readable = |(id, row): FoundTask| match row {
+        Ok(row) => Some(row),
+        Err(error) => {
+            tracing::error!(task.id = %TaskId::from_uuid(id), %error, "task.unreadable");
+            None
+        }
+    };
+    row::readable_tasks(rows.into_iter().filter_map(readable).collect())
 }
 
 fn micros(at: Option<Timestamp>) -> Option<i64> {
@@ -122,6 +140,38 @@ impl<'a> SqliteTx<'a> {
         Ok(leases)
     }
 
+    /// The tasks among the rows that can be read; the others are reported (I12).
+    fn select_tasks(
+        &self,
+        sql: &str,
+        params: impl rusqlite::Params,
+    ) -> Result<Vec<Task>, StoreError> {
+        self.task_rows(sql, params).map(readable_tasks)
+    }
+
+    /// The rows of `sql`, of which `?1` says whose tasks, `?2` behind which one and `?3` how many.
+    fn open_tasks(
+        &self,
+        sql: &str,
+        whose: &str,
+        after: Option<TaskId>,
+        limit: u32,
+    ) -> Result<OpenTasks, StoreError> {
+        let after = after.map_or(Uuid::nil(), TaskId::uuid);
+        let rows = self.task_rows(sql, params![whose, after.as_bytes(), limit])?;
+        let seen: Vec<TaskId> = rows.iter().map(|(id, _)| TaskId::from_uuid(*id)).collect();
+        Ok(OpenTasks::new(&seen, readable_tasks(rows), limit))
+    }
+
+    fn task_rows(
+        &self,
+        sql: &str,
+        params: impl rusqlite::Params,
+    ) -> Result<Vec<FoundTask>, StoreError> {
+        let read = |row: &Row<'_>| Ok((read::uuid(row, "id")?, task_row(row)));
+        read::rows(self.connection, sql, params, read)
+    }
+
     fn update_lease(&self, lease: &Lease) -> Result<bool, StoreError> {
         let state = row::state_columns(lease);
         let written = self.execute(
@@ -184,26 +234,16 @@ impl Tx for SqliteTx<'_> {
                OR (lost_at <= ?1 AND heartbeat <= ?6))
              ORDER BY {TASK_DUE} LIMIT ?2"
         );
-        let read = |row: &Row<'_>| Ok((read::uuid(row, "id")?, task_row(row)));
         let [from, to, jump] = held(spared);
         let heard = row::in_micros(heard);
-        let params = params![self.now.micros(), limit, from, to, jump, heard];
-        let rows = read::rows(self.connection, &sql, params, read)?;
-        let readable = |(id, row): (Uuid, rusqlite::Result<row::TaskRow>)| match row {
-            Ok(row) => Some(row),
-            Err(error) => {
-                tracing::error!(task.id = %TaskId::from_uuid(id), %error, "task.unreadable");
-                None
-            }
-        };
-        Ok(row::readable_tasks(rows.into_iter().filter_map(readable).collect()))
+        self.select_tasks(&sql, params![self.now.micros(), limit, from, to, jump, heard])
     }
 
     async fn insert_task(&mut self, task: &Task) -> Result<(), StoreError> {
         self.execute(
             "INSERT INTO tasks (id, principal, issuer, identity, purpose, token_hash, opened_at,
-                expires_at, heartbeat, lost_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                expires_at, heartbeat, lost_at, run, job, bound_by, bound_to)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
             params![
                 task.id.uuid().as_bytes(),
                 task.principal,
@@ -215,6 +255,10 @@ impl Tx for SqliteTx<'_> {
                 task.expires_at.micros(),
                 task.heartbeat.map(|heartbeat| row::in_micros(heartbeat.every)),
                 micros(task.heartbeat.map(|heartbeat| heartbeat.lost_at)),
+                task.keys.run.as_ref().map(JobKey::as_str),
+                task.keys.job.as_ref().map(JobKey::as_str),
+                task.binding.map(Binding::as_str),
+                task.binding.map(Binding::hash),
             ],
         )
         .map(drop)
@@ -239,12 +283,139 @@ impl Tx for SqliteTx<'_> {
         }
     }
 
+    async fn ended_job(&mut self, key: &JobKey) -> Result<Option<TaskEnd>, StoreError> {
+        let sql = "SELECT ended FROM ended_jobs WHERE key = ?1 AND expires_at > ?2";
+        let mut statement = self.connection.prepare_cached(sql).map_err(StoreError::unavailable)?;
+        let found: Option<String> = statement
+            .query_row(params![key.as_str(), self.now.micros()], |row| row.get(0))
+            .optional()
+            .map_err(StoreError::unavailable)?;
+        found.map(|ended| row::job_end(key, &ended)).transpose()
+    }
+
+    async fn remember_job(&mut self, ended: &JobEnd) -> Result<u64, StoreError> {
+        // What is there already is too old to count.
+        let sql = "INSERT INTO ended_jobs (key, told_by, place, ended, expires_at)
+             VALUES (?1, ?2,
+                1 + ifnull((SELECT max(place) FROM ended_jobs WHERE told_by = ?2), 0), ?3, ?4)
+             ON CONFLICT (key) DO UPDATE SET told_by = excluded.told_by, place = excluded.place,
+                ended = excluded.ended, expires_at = excluded.expires_at
+             RETURNING place";
+        let (key, end) = (ended.key.as_str(), ended.end.as_str());
+        let (now, expires_at) = (self.now.micros(), self.now.plus(ended.keep).micros());
+        let params = params![key, ended.actor, end, expires_at];
+        let places = read::rows(self.connection, sql, params, |row| row.get::<_, i64>(0))?;
+        let place = places.first().copied().unwrap_or_default();
+        // A few more than come, so that it ends.
+        self.execute(
+            "DELETE FROM ended_jobs WHERE key IN (
+                SELECT key FROM ended_jobs WHERE expires_at <= ?1 ORDER BY expires_at LIMIT 64)",
+            params![now],
+        )?;
+        let forgotten = self.execute(
+            "DELETE FROM ended_jobs WHERE key IN (
+                SELECT key FROM ended_jobs WHERE told_by = ?1 AND place <= ?2 AND expires_at > ?3
+                ORDER BY place LIMIT 64)",
+            params![ended.actor, place - i64::from(ended.remembered_max), now],
+        )?;
+        Ok(forgotten as u64)
+    }
+
+    async fn tasks_of_job(
+        &mut self,
+        key: &JobKey,
+        after: Option<TaskId>,
+        limit: u32,
+    ) -> Result<OpenTasks, StoreError> {
+        let sql = format!(
+            "SELECT {TASK_COLUMNS} FROM tasks
+             WHERE ended IS NULL AND (job = ?1 OR run = ?1) AND id > ?2 ORDER BY id LIMIT ?3"
+        );
+        self.open_tasks(&sql, key.as_str(), after, limit)
+    }
+
+    async fn disabled(
+        &mut self,
+        principal: &str,
+        _exclusive: bool,
+    ) -> Result<Option<Disabled>, StoreError> {
+        let sql = format!(
+            "SELECT {DISABLED_COLUMNS} FROM disabled
+             WHERE principal = ?1 AND (expires_at IS NULL OR expires_at > ?2)"
+        );
+        let now = self.now.micros();
+        Ok(read::rows(self.connection, &sql, params![principal, now], disabled_row)?.pop())
+    }
+
+    async fn set_disabled(&mut self, disabled: &Disabled) -> Result<(), StoreError> {
+        self.execute(
+            "INSERT INTO disabled (principal, cut_off, disabled_at, disabled_by, reason, ending,
+                expires_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT (principal) DO UPDATE SET cut_off = ?2, disabled_at = ?3,
+                disabled_by = ?4, reason = ?5, ending = ?6, expires_at = ?7",
+            params![
+                disabled.principal,
+                micros(disabled.cut_off),
+                disabled.at.micros(),
+                disabled.by,
+                disabled.reason,
+                disabled.ending,
+                micros(disabled.expires_at),
+            ],
+        )
+        .map(drop)
+    }
+
+    async fn enable(&mut self, principal: &str) -> Result<(), StoreError> {
+        self.execute("DELETE FROM disabled WHERE principal = ?1", params![principal]).map(drop)
+    }
+
+    async fn ending(&mut self) -> Result<Option<String>, StoreError> {
+        let sql = "SELECT principal FROM disabled
+            WHERE ending = 1 AND (expires_at IS NULL OR expires_at > ?1)
+            ORDER BY disabled_at LIMIT 1";
+        Ok(read::rows(self.connection, sql, params![self.now.micros()], |row| row.get(0))?.pop())
+    }
+
+    async fn tasks_of_principal(
+        &mut self,
+        principal: &str,
+        after: Option<TaskId>,
+        limit: u32,
+    ) -> Result<OpenTasks, StoreError> {
+        let sql = format!(
+            "SELECT {TASK_COLUMNS} FROM tasks
+             WHERE ended IS NULL AND principal = ?1 AND id > ?2 ORDER BY id LIMIT ?3"
+        );
+        self.open_tasks(&sql, principal, after, limit)
+    }
+
     async fn remember(&mut self, replay: &Replay) -> Result<bool, StoreError> {
         let written = self.execute(
             "INSERT OR IGNORE INTO replayed (key, expires_at) VALUES (?1, ?2)",
             params![replay.key, replay.expires_at.micros()],
         )?;
         Ok(written == 1)
+    }
+
+    async fn first_key(&mut self, first: &FirstKey) -> Result<Option<[u8; 32]>, StoreError> {
+        if let Some(key) = first.key {
+            self.execute(
+                "INSERT INTO replayed (key, expires_at, bound_to) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (key) DO NOTHING",
+                params![first.token, first.expires_at.micros(), key],
+            )?;
+        }
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT bound_to FROM replayed WHERE key = ?1")
+            .map_err(StoreError::unavailable)?;
+        let found: Option<Option<[u8; 32]>> = statement
+            .query_row(params![first.token], |row| row.get(0))
+            .optional()
+            .map_err(StoreError::unavailable)?;
+        Ok(found.flatten())
     }
 
     async fn lease_task(&mut self, id: LeaseId) -> Result<Option<TaskId>, StoreError> {
@@ -445,6 +616,15 @@ impl Tx for SqliteTx<'_> {
             ],
         )
         .map(drop)
+    }
+
+    async fn turned_away(&mut self) -> Result<Option<Timestamp>, StoreError> {
+        read::turned_away(self.connection)
+    }
+
+    async fn set_turned_away(&mut self) -> Result<(), StoreError> {
+        let sql = "UPDATE installation SET turned_away_at = ?1";
+        self.execute(sql, params![self.now.micros()]).map(drop)
     }
 
     async fn turn(&mut self, backend: &str) -> Result<(u64, Option<Timestamp>), StoreError> {

@@ -1,15 +1,18 @@
 //! PostgreSQL, a throwaway server of its own.
 
-use std::{path::PathBuf, process::Command, sync::Arc};
+use std::{path::PathBuf, process::Command, sync::Arc, time::Duration};
 
 use dayfly_backend_sdk::Secret;
 use dayfly_lease::{
-    Refusal, Store, Write,
+    Refusal, ReplicaId, Store, StoreError, TaskId, Write, Written,
     audit::Entry,
     quota::{Measure, Quota},
+    spawn,
 };
 use dayfly_store::{AnyStore, PostgresOptions, PostgresStore, verify};
+use sqlx::PgPool;
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 
 use super::{clock, conforms, incarnation};
 
@@ -117,7 +120,7 @@ async fn the_writer_outlives_its_connection() {
     let incarnation = incarnation();
     let signer = incarnation.signer.clone();
     let store = PostgresStore::open(&server.options(), incarnation, clock()).await.unwrap();
-    let admin = sqlx::PgPool::connect(server.options().url.expose()).await.unwrap();
+    let admin = PgPool::connect(server.options().url.expose()).await.unwrap();
     let mut written = 0;
     for round in 0..20 {
         if round % 4 == 3 {
@@ -188,7 +191,7 @@ async fn replicas_share_their_quotas() {
             }
             let store = Arc::clone(store);
             let write = Write::Intend(Box::new(intent));
-            asked.push(dayfly_lease::spawn(async move { store.write(write).await }));
+            asked.push(spawn(async move { store.write(write).await }));
         }
         let mut minted = 0;
         for one in asked {
@@ -216,7 +219,7 @@ async fn the_writer_goes_on_where_the_database_really_is() {
     let store = PostgresStore::open(&server.options(), incarnation, clock()).await.unwrap();
     let note = || store.write(Write::Note(Entry::new("test.note", "alice")));
     note().await.unwrap();
-    let admin = sqlx::PgPool::connect(server.options().url.expose()).await.unwrap();
+    let admin = PgPool::connect(server.options().url.expose()).await.unwrap();
     let head: (i64, Vec<u8>) =
         sqlx::query_as("SELECT seq, hash FROM audit_chains").fetch_one(&admin).await.unwrap();
     note().await.unwrap();
@@ -253,11 +256,147 @@ async fn one_bad_row_stops_nobody() {
     let server = Server::start();
     let store = PostgresStore::open(&server.options(), incarnation(), clock()).await.unwrap();
     let (bad, good) = super::two_condemned(store.as_ref(), "one").await;
-    let admin = sqlx::PgPool::connect(server.options().url.expose()).await.unwrap();
+    let admin = PgPool::connect(server.options().url.expose()).await.unwrap();
     sqlx::query("UPDATE leases SET belts = '{no_such_belt}' WHERE id = $1")
         .bind(bad.uuid())
         .execute(&admin)
         .await
         .unwrap();
     assert_eq!(super::claimed(store.as_ref(), "one").await, [good]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_bad_task_leaves_no_other_of_its_job_open() {
+    let server = Server::start();
+    let store = PostgresStore::open(&server.options(), incarnation(), clock()).await.unwrap();
+    let admin = PgPool::connect(server.options().url.expose()).await.unwrap();
+    let damage = async |task: TaskId| {
+        let sql = "UPDATE tasks SET run = 'not a key' WHERE id = $1";
+        sqlx::query(sql).bind(task.uuid()).execute(&admin).await.unwrap();
+    };
+    super::a_job_ends_beside_a_bad_row(store, damage).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_tasks_leave_no_other_of_their_identity_open() {
+    let server = Server::start();
+    let store = PostgresStore::open(&server.options(), incarnation(), clock()).await.unwrap();
+    let admin = PgPool::connect(server.options().url.expose()).await.unwrap();
+    let damage = async |task: TaskId| {
+        let sql = "UPDATE tasks SET run = 'not a key' WHERE id = $1";
+        sqlx::query(sql).bind(task.uuid()).execute(&admin).await.unwrap();
+    };
+    super::an_identity_ends_beside_bad_rows(store, damage).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_and_the_end_of_its_job_do_not_miss_each_other() {
+    let server = Server::start();
+    let two = Two::open(&server).await;
+    two.the_end_waits_for_an_opening().await;
+    two.an_opening_waits_for_the_end().await;
+}
+
+/// Whoever runs the database may have given it another default, under which what a transaction
+/// reads behind a lock is older than the lock.
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_do_they_where_the_database_isolates_more() {
+    let server = Server::start();
+    let admin = PgPool::connect(server.options().url.expose()).await.unwrap();
+    let sql = "ALTER DATABASE postgres SET default_transaction_isolation = 'repeatable read'";
+    sqlx::query(sql).execute(&admin).await.unwrap();
+    let two = Two::open(&server).await;
+    two.the_end_waits_for_an_opening().await;
+    two.an_opening_waits_for_the_end().await;
+}
+
+/// Two replicas, the first of which can be held just before it commits.
+struct Two {
+    first: Arc<PostgresStore>,
+    chain: ReplicaId,
+    second: Arc<PostgresStore>,
+    admin: PgPool,
+}
+
+type Writing = JoinHandle<Result<Written, StoreError>>;
+
+impl Two {
+    async fn open(server: &Server) -> Self {
+        let incarnations = (incarnation(), incarnation());
+        let chain = incarnations.0.replica;
+        let first = PostgresStore::open(&server.options(), incarnations.0, clock()).await.unwrap();
+        let second = PostgresStore::open(&server.options(), incarnations.1, clock()).await.unwrap();
+        let admin = PgPool::connect(server.options().url.expose()).await.unwrap();
+        Self { first, chain, second, admin }
+    }
+
+    async fn the_end_waits_for_an_opening(&self) {
+        let opening = super::opening(self.first.as_ref(), 1, super::job()).await;
+        let end = Write::CloseJob { ended: Box::new(super::job_end(10)), after: None };
+        let (opened, closed) = self.one_before_the_other(opening, end).await;
+        let task = super::opened(opened);
+        let Written::JobClosed { closed, .. } = closed.unwrap() else { panic!("not a job's end") };
+        let closed: Vec<TaskId> = closed.into_iter().map(|one| one.task.id).collect();
+        assert_eq!(closed, [task], "the end has missed the task");
+        self.forget().await;
+    }
+
+    async fn an_opening_waits_for_the_end(&self) {
+        // It has something to say, so that it has its turn at the audit chain.
+        let before = super::opening(self.first.as_ref(), 2, super::job()).await;
+        super::opened(self.first.write(before).await);
+        let end = Write::CloseJob { ended: Box::new(super::job_end(10)), after: None };
+        let opening = super::opening(self.first.as_ref(), 3, super::job()).await;
+        let (closed, opened) = self.one_before_the_other(end, opening).await;
+        closed.unwrap();
+        let refusal = opened.unwrap_err().refusal();
+        assert_eq!(refusal, Some(Refusal::JobEnded), "the task has missed the end");
+        self.forget().await;
+    }
+
+    /// Holds the one before it commits, until the other waits for it.
+    async fn one_before_the_other(
+        &self,
+        one: Write,
+        other: Write,
+    ) -> (Result<Written, StoreError>, Result<Written, StoreError>) {
+        // Whoever writes an audit record moves its replica's head on, last of all.
+        let mut holding = self.admin.begin().await.unwrap();
+        sqlx::query("SELECT 1 FROM audit_chains WHERE chain = $1 FOR UPDATE")
+            .bind(self.chain.uuid())
+            .execute(&mut *holding)
+            .await
+            .unwrap();
+        let one = write(&self.first, one);
+        self.waiting("transactionid").await;
+        let other = write(&self.second, other);
+        self.waiting("advisory").await;
+        holding.rollback().await.unwrap();
+        (one.await.unwrap(), other.await.unwrap())
+    }
+
+    /// Waits until one of the replicas waits for such a lock, for less than it would wait itself.
+    async fn waiting(&self, lock: &str) {
+        let sql = "SELECT count(*) FROM pg_stat_activity
+            WHERE application_name = 'dayfly' AND wait_event_type = 'Lock' AND wait_event = $1";
+        for _ in 0..100 {
+            let found: i64 =
+                sqlx::query_scalar(sql).bind(lock).fetch_one(&self.admin).await.unwrap();
+            if found > 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("nobody waits for a lock of the kind {lock}");
+    }
+
+    /// The job has not ended.
+    async fn forget(&self) {
+        sqlx::query("DELETE FROM ended_jobs").execute(&self.admin).await.unwrap();
+    }
+}
+
+fn write(store: &Arc<PostgresStore>, write: Write) -> Writing {
+    let store = Arc::clone(store);
+    spawn(async move { store.write(write).await })
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use dayfly_backend_sdk::Timestamp;
-use dayfly_lease::{Cause, State, Store, TaskEnd, Write, audit::Entry};
+use dayfly_lease::{Cause, State, Store, TaskEnd, TaskId, Write, audit::Entry};
 use dayfly_store::{AnyStore, SqliteOptions, SqliteStore, verify};
 
 use super::{SetClock, clock, conforms, incarnation};
@@ -134,4 +134,31 @@ async fn a_mended_row_of_a_closed_task_dies_when_that_is_closed_again() {
     store.write(close(TaskEnd::Failed)).await.unwrap();
     let lease = store.lease(id).await.unwrap().unwrap();
     assert_eq!(lease.state.cause(), Some(Cause::TaskCompleted), "the first end stands");
+}
+
+/// The damage is to the task's row, not to the place where its job stands.
+#[tokio::test]
+async fn one_bad_task_leaves_no_other_of_its_job_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = SqliteOptions { path: directory.path().join("dayfly.db") };
+    let store = SqliteStore::open(&options, incarnation(), clock()).await.unwrap();
+    let raw = rusqlite::Connection::open(&options.path).unwrap();
+    let damage = async |task: TaskId| {
+        let sql = "UPDATE tasks SET run = 'not a key' WHERE id = ?1";
+        raw.execute(sql, [task.uuid().as_bytes()]).unwrap();
+    };
+    super::a_job_ends_beside_a_bad_row(store, damage).await;
+}
+
+#[tokio::test]
+async fn bad_tasks_leave_no_other_of_their_identity_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = SqliteOptions { path: directory.path().join("dayfly.db") };
+    let store = SqliteStore::open(&options, incarnation(), clock()).await.unwrap();
+    let raw = rusqlite::Connection::open(&options.path).unwrap();
+    let damage = async |task: TaskId| {
+        let sql = "UPDATE tasks SET run = 'not a key' WHERE id = ?1";
+        raw.execute(sql, [task.uuid().as_bytes()]).unwrap();
+    };
+    super::an_identity_ends_beside_bad_rows(store, damage).await;
 }
