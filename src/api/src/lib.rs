@@ -5,6 +5,7 @@
 //! durations whole seconds, names snake case.
 
 mod audit;
+mod identity;
 mod lease;
 mod problem;
 mod role;
@@ -12,6 +13,10 @@ mod standing;
 mod task;
 
 pub use audit::{AuditPage, AuditRecord};
+pub use identity::{
+    DisableIdentity, DisabledIdentity, DisabledPage, EnableIdentity, IdentityDisabled,
+    IdentityEnabled, SecurityEventError,
+};
 pub use lease::{
     AbandonLease, Abandonment, CreateLease, Credential, Lease, LeasePage, RenewLease, Renewed,
     RevokeLease, Revoked,
@@ -20,6 +25,6 @@ pub use problem::{FieldFault, Problem};
 pub use role::{Role, RoleList};
 pub use standing::{BackendStanding, Hold, Rotated, Standing, Suspension};
 pub use task::{
-    CompleteTask, Completed, CreateTask, Heartbeat, Introspection, LeaseCounts, OpenedTask,
+    Bind, CompleteTask, Completed, CreateTask, Heartbeat, Introspection, LeaseCounts, OpenedTask,
     Outcome, Task, TaskPage, WhoAmI,
 };

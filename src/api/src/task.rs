@@ -18,9 +18,25 @@ pub struct CreateTask {
     /// revoked. Absent: nobody need hear it. Call three times in an interval.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat_seconds: Option<i64>,
+    /// What the task's token is bound to, so that it is worth nothing to anybody else. Absent:
+    /// the key that the request proves by a `DPoP` header (RFC 9449), if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bind: Option<Bind>,
     /// Roles to mint in the same round trip, all or nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
+}
+
+/// What a task's token can be bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Bind {
+    /// The client certificate of the connection (RFC 8705). Every later request must come over a
+    /// connection with the same one.
+    Certificate,
+    /// The key that the request proves by its `DPoP` header. Every later request must prove it.
+    Key,
 }
 
 /// Answer of `POST /api/v1/tasks`. The token is shown once.
@@ -29,8 +45,14 @@ pub struct CreateTask {
 pub struct OpenedTask {
     /// `tsk_…`.
     pub id: String,
-    /// `dft_…`, the bearer of every further call of this task.
+    /// `dft_…`, the token of every further call of this task.
     pub token: String,
+    /// How it is shown: `Bearer`, or `DPoP` if it is bound to a key, with a proof each time.
+    #[serde(default = "bearer")]
+    pub token_type: String,
+    /// What it is bound to: `key` or `certificate`; absent where whoever has it may use it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<String>,
     /// `open`.
     pub state: String,
     /// The task's deadline.
@@ -40,6 +62,11 @@ pub struct OpenedTask {
     pub lost_at: Option<String>,
     /// The leases of the roles that were asked for, with their credentials.
     pub leases: Vec<Lease>,
+}
+
+/// What a broker of an older version means.
+fn bearer() -> String {
+    String::from("Bearer")
 }
 
 /// A task as it is shown to its owner and to administrators.
@@ -70,6 +97,10 @@ pub struct Task {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closed_at: Option<String>,
+    /// What its token is bound to: `key` or `certificate`; absent where whoever has it may use
+    /// it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binding: Option<String>,
     /// Its leases, counted.
     pub leases: LeaseCounts,
 }

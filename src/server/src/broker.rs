@@ -7,10 +7,19 @@ use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use dayfly_backend_api_key::ApiKeyBackend;
-use dayfly_lease::{Clock, Engine, Entropy};
+use dayfly_lease::{Clock, Engine, Entropy, JobKeys};
 use dayfly_store::AnyStore;
 
-use crate::{Roles, identity::Authenticator, policy::Policies, root::Roots, telemetry::Metrics};
+use crate::{
+    Roles,
+    identity::{Authenticator, OwnAddress, Principal},
+    pods::Clusters,
+    policy::Policies,
+    root::Roots,
+    ssf::Streams,
+    telemetry::Metrics,
+    webhook::Hooks,
+};
 
 /// The parts of a running broker.
 #[derive(Debug)]
@@ -21,12 +30,20 @@ pub struct Broker {
     pub store: AnyStore,
     /// Who is asking.
     pub authenticator: Authenticator,
+    /// What proofs of possession must be for.
+    pub own_address: OwnAddress,
     /// What they may do.
     pub policies: ArcSwap<Policies>,
     /// What can be minted.
     pub roles: Roles,
     /// Our own passwords at backends; none where nothing can be sealed.
     pub roots: Option<Arc<Roots>>,
+    /// Who may tell us that a job ended.
+    pub hooks: Hooks,
+    /// Who may tell us that somebody may no longer have what they have.
+    pub streams: Streams,
+    /// Whose pods' ends we follow.
+    pub clusters: Clusters,
     /// The API-key backends, for introspection.
     pub api_keys: Vec<Arc<ApiKeyBackend>>,
     /// The replica's clock.
@@ -37,6 +54,13 @@ pub struct Broker {
     pub metrics: Metrics,
     /// Bounds of requests.
     pub limits: Limits,
+}
+
+impl Broker {
+    /// The job that `principal` is, if anybody could tell of its end.
+    pub(crate) fn job_of(&self, principal: &Principal) -> JobKeys {
+        self.clusters.job_of(principal).unwrap_or_else(|| self.hooks.job_of(principal))
+    }
 }
 
 /// Bounds of requests.
@@ -54,6 +78,8 @@ pub struct Limits {
     pub heartbeat_min: Duration,
     /// The longest.
     pub heartbeat_max: Duration,
+    /// Whether no task is opened without a binding of its token.
+    pub binding_required: bool,
     /// A proxy stands before us, so the connection's address is not the caller's.
     pub behind_proxy: bool,
 }
@@ -67,6 +93,7 @@ impl Default for Limits {
             task_ttl_max: Duration::from_hours(6),
             heartbeat_min: Duration::from_secs(10),
             heartbeat_max: Duration::from_mins(10),
+            binding_required: false,
             behind_proxy: false,
         }
     }

@@ -4,13 +4,16 @@
 //! are faults all of them are reported, each with its line.
 
 mod audit;
+mod aws_identity;
 mod backend;
+mod cluster;
 mod duration;
 mod engine;
 mod fault;
 mod foreign;
 mod issuer;
 mod policies;
+mod poller;
 mod quotas;
 mod role;
 mod seal;
@@ -19,13 +22,16 @@ mod section;
 mod server;
 mod source;
 mod store;
+mod stream;
 mod tasks;
 mod telemetry;
 mod tree;
+mod trust_domain;
+mod webhook;
 
 use std::{path::Path, time::Duration};
 
-use crate::identity::IssuerConfig;
+use crate::identity::{AwsIdentityConfig, ClusterConfig, IssuerConfig, TrustDomainConfig};
 
 pub use audit::{AuditConfig, KeyBytes};
 pub use backend::{BackendConfig, BackendKind};
@@ -33,12 +39,16 @@ pub use duration::{DurationError, parse_duration};
 pub use engine::EngineConfig;
 pub use fault::{Fault, Faults};
 pub use policies::PolicyConfig;
+pub use poller::PollerConfig;
 pub use role::RoleConfig;
 pub use seal::SealConfig;
-pub use server::{LimitsConfig, ServerConfig, TlsConfig};
+pub use secret::SecretSource;
+pub use server::{ClientCertificates, LimitsConfig, ServerConfig, TlsConfig};
 pub use store::StoreConfig;
+pub use stream::StreamConfig;
 pub use tasks::TaskConfig;
 pub use telemetry::{LogFormat, TelemetryConfig};
+pub use webhook::{HookKind, WebhookConfig};
 
 use dayfly_lease::quota::Quota;
 
@@ -67,6 +77,12 @@ pub struct Config {
     pub policies: PolicyConfig,
     /// `[[issuer]]`
     pub issuers: Vec<IssuerConfig>,
+    /// `[[trust_domain]]`
+    pub trust_domains: Vec<TrustDomainConfig>,
+    /// `[[aws_identity]]`
+    pub aws_identities: Vec<AwsIdentityConfig>,
+    /// `[[cluster]]`
+    pub clusters: Vec<ClusterConfig>,
     /// `[[backend]]`
     pub backends: Vec<BackendConfig>,
     /// `[[role]]`
@@ -75,16 +91,31 @@ pub struct Config {
     pub quotas: Vec<Quota>,
     /// `[telemetry]`
     pub telemetry: TelemetryConfig,
+    /// `[[webhook]]`
+    pub webhooks: Vec<WebhookConfig>,
+    /// `[[poller]]`
+    pub pollers: Vec<PollerConfig>,
+    /// `[[ssf]]`
+    pub streams: Vec<StreamConfig>,
 }
 
 /// The environment: the value of a variable.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// What the backends themselves find wrong with their settings and with the templates of
-/// their roles, where a key to seal with is given and where it is not. It is asked even when other sections are at fault, unless what is there is
-/// not TOML.
+/// their roles. It is asked even when other sections are at fault, unless what is there is not
+/// TOML.
 pub type Inspect<'a> =
-    &'a dyn Fn(&[BackendConfig], &[RoleConfig], Option<&PolicyConfig>, bool) -> Vec<Fault>;
+    &'a dyn Fn(&[BackendConfig], &[RoleConfig], Option<&PolicyConfig>, Given) -> Vec<Fault>;
+
+/// What other sections give backends to work with.
+#[derive(Clone, Copy, Debug)]
+pub struct Given {
+    /// `engine.mint_within`: how long a mint may take.
+    pub mint_within: Duration,
+    /// There is a key to seal with.
+    pub sealed: bool,
+}
 
 /// Reads a file, or all `*.toml` files of a directory.
 ///
@@ -139,6 +170,16 @@ fn finish(config: Option<Config>, report: Report) -> Result<Config, Faults> {
     config.filter(|_| faults.is_empty()).ok_or(Faults(faults))
 }
 
+/// What no two sections of a list have in common.
+const UNIQUE: [(&str, &str); 6] = [
+    ("issuer", "issuer"),
+    ("backend", "name"),
+    ("role", "name"),
+    ("webhook", "name"),
+    ("poller", "name"),
+    ("ssf", "name"),
+];
+
 fn read(root: &Table, file: &str, context: Context<'_>, inspect: Inspect<'_>) -> Option<Config> {
     let top = At { line: 1, column: 1, ..At::file(file) };
     Section::read(context, (String::new(), &top, root), |root| {
@@ -154,35 +195,35 @@ fn read(root: &Table, file: &str, context: Context<'_>, inspect: Inspect<'_>) ->
         let engine = root.table("engine", engine::read).unwrap_or_default();
         let audit = root.table("audit", audit::read).unwrap_or_default();
         let seal = root.table("seal", seal::read).flatten();
-        let tasks = root.table("tasks", tasks::read).unwrap_or_default();
+        let tasks = root.table("tasks", |it| tasks::read(it, &server)).unwrap_or_default();
         let policies = root.table("policies", policies::read).flatten();
         let issuers = root.each("issuer", issuer::read);
+        let trust_domains = root.each("trust_domain", trust_domain::read);
         let public_url = server.public_url.as_ref();
+        let aws_identities =
+            root.each("aws_identity", |section| aws_identity::read(section, public_url));
+        aws_identity::check(root, &aws_identities);
+        let clusters = cluster::read_all(root, &issuers);
         let backends = root.each("backend", |section| backend::read(section, public_url));
         let names = texts(root, "backend", "name");
         let names: Vec<_> = names.into_iter().map(|(name, ..)| name).collect();
         let roles = root.each("role", |section| role::read(section, &names));
         let quotas = root.table("quotas", quotas::of_everybody).unwrap_or_default();
         let telemetry = root.table("telemetry", telemetry::read).unwrap_or_default();
-        for (list, key) in
-            [("issuer", "name"), ("issuer", "issuer"), ("backend", "name"), ("role", "name")]
-        {
-            check_unique(root, list, key);
-        }
+        let (webhooks, pollers, streams) = tellers(root, &issuers);
+        check_names(root);
+        trust_domain::check(root, &server);
         check_prefixes(root);
         if matches!(store, Some(StoreConfig::Postgres { .. })) {
             check_signing_key(root);
         }
         if !context.report.is_damaged() {
             // Rules name roles and backends, so they are judged only when all of those are known.
-            let declared = |list| match root.item(list).map(|item| &item.value) {
-                Some(Value::Array(items)) => items.len(),
-                _ => 0,
-            };
-            let complete = declared("backend") == backends.len() && declared("role") == roles.len();
+            let complete = declared(root, "backend") == backends.len()
+                && declared(root, "role") == roles.len();
             let rules = policies.as_ref().filter(|_| complete);
-            let sealed = root.item("seal").is_some();
-            for fault in inspect(&backends, &roles, rules, sealed) {
+            let (mint_within, sealed) = (engine.mint_within, root.item("seal").is_some());
+            for fault in inspect(&backends, &roles, rules, Given { mint_within, sealed }) {
                 context.report.note(fault);
             }
         }
@@ -196,12 +237,42 @@ fn read(root: &Table, file: &str, context: Context<'_>, inspect: Inspect<'_>) ->
             tasks,
             policies: policies?,
             issuers,
+            trust_domains,
+            aws_identities,
+            clusters,
             backends,
             roles,
             quotas,
             telemetry,
+            webhooks,
+            pollers,
+            streams,
         })
     })
+}
+
+/// How many `[[list]]` sections there are, with those that are at fault.
+fn declared(root: &Section<'_>, list: &'static str) -> usize {
+    match root.item(list).map(|item| &item.value) {
+        Some(Value::Array(items)) => items.len(),
+        _ => 0,
+    }
+}
+
+/// Whoever may tell us that something of an issuer has ended, by itself or when it is asked.
+fn tellers(
+    root: &Section<'_>,
+    issuers: &[IssuerConfig],
+) -> (Vec<WebhookConfig>, Vec<PollerConfig>, Vec<StreamConfig>) {
+    let names = |list| texts(root, list, "name").into_iter().map(|(name, ..)| name);
+    let trusted: Vec<_> = names("issuer").collect();
+    let is_taken = |actor: &str| ISSUERS.into_iter().flat_map(names).any(|name| name == actor);
+    let taken = is_taken(webhook::ACTOR);
+    let webhooks = root.each("webhook", |section| webhook::read(section, &trusted, taken));
+    let taken = is_taken(poller::ACTOR);
+    let pollers = root.each("poller", |section| poller::read(section, &trusted, issuers, taken));
+    webhook::check_kinds(root, &webhooks, &pollers);
+    (webhooks, pollers, root.each("ssf", |section| stream::read(section, &trusted)))
 }
 
 /// The texts under `key` of all `[[list]]` sections, in order: text, place, dotted path.
@@ -237,8 +308,19 @@ fn texts<'a>(
     found.collect()
 }
 
-fn check_unique(root: &Section<'_>, list: &'static str, key: &'static str) {
-    let texts = texts(root, list, key);
+/// The lists of whoever vouches for callers.
+const ISSUERS: [&str; 4] = ["issuer", "trust_domain", "aws_identity", "cluster"];
+
+fn check_names(root: &Section<'_>) {
+    // A principal's id begins with the name of its issuer, whatever kind of issuer that is.
+    let names: Vec<_> = ISSUERS.into_iter().flat_map(|list| texts(root, list, "name")).collect();
+    note_repeated(root, &names, "issuer", "name");
+    for (list, key) in UNIQUE {
+        note_repeated(root, &texts(root, list, key), list, key);
+    }
+}
+
+fn note_repeated(root: &Section<'_>, texts: &[(&str, &At, String)], list: &str, key: &str) {
     for (index, (text, at, path)) in texts.iter().enumerate() {
         let first = texts.iter().take(index).find(|(other, ..)| other == text);
         if let Some((_, first, _)) = first {

@@ -9,16 +9,20 @@ mod caller;
 mod envelope;
 mod handover;
 mod health;
+mod identities;
 mod introspect;
 mod json;
 mod jwks;
 mod leases;
 pub mod openapi;
+mod possession;
 mod problem;
 mod render;
 mod roles;
+mod ssf;
 mod standing;
 mod tasks;
+mod webhooks;
 mod whoami;
 
 use std::sync::Arc;
@@ -30,6 +34,8 @@ use axum::{
     routing::{get, post},
 };
 use tokio::sync::Semaphore;
+
+pub(crate) use caller::{ShownCertificates, note_certificate_refused};
 
 use crate::broker::Broker;
 
@@ -49,9 +55,16 @@ pub fn router(broker: Arc<Broker>) -> Router {
         .route("/api/v1/leases/{id}/revoke", post(leases::revoke::handler))
         .route("/api/v1/roles", get(roles::handler))
         .route("/api/v1/whoami", get(whoami::handler))
+        // CI platforms.
+        .route("/api/v1/webhooks/{name}", webhooks::post())
+        // Identity providers.
+        .route("/api/v1/ssf/{name}", ssf::post())
         // Administrators.
         .route("/api/v1/audit", get(audit::handler))
         .route("/api/v1/backends/{name}/rotate", post(backends::rotate))
+        .route("/api/v1/identities/disable", post(identities::disable))
+        .route("/api/v1/identities/disabled", get(identities::list))
+        .route("/api/v1/identities/enable", post(identities::enable))
         .route("/api/v1/leases/{id}/abandon", post(leases::abandon::handler))
         .route("/api/v1/standing", get(standing::show))
         .route("/api/v1/standing/release", post(standing::release))

@@ -11,12 +11,17 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use data_encoding::HEXLOWER;
 use dayfly_lease::{Clock, Store, SystemClock, SystemEntropy, audit::Head};
 use dayfly_server::{
     config::{self, Config, LogFormat},
-    demo, fsck, http, identity, policy, preflight, recover,
+    demo, fsck, http, identity,
+    policy::{
+        self,
+        lint::{self, Finding, Report, Severity, Uses},
+    },
+    preflight, recover,
     serve::{self, ServeError},
     telemetry,
 };
@@ -114,11 +119,47 @@ enum Command {
 
 #[derive(Subcommand)]
 enum PolicyCommand {
+    /// Looks for rules that are valid and say something else than was meant.
+    Lint(LintArgs),
     /// Runs the cases that are kept beside the policies.
     Test {
         /// The directory of the policies.
         directory: PathBuf,
     },
+}
+
+#[derive(Args)]
+struct LintArgs {
+    /// The directory of the policies; the configuration's if not given.
+    #[arg(required_unless_present = "config")]
+    directory: Option<PathBuf>,
+    /// The configuration whose issuers and roles the rules are held against.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Pages of `GET /api/v1/audit`, or records by themselves: rules that none of them names are
+    /// found. May be given often.
+    #[arg(long, value_name = "AUDIT")]
+    used: Vec<PathBuf>,
+    /// How it is shown.
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+    /// What is an error besides errors.
+    #[arg(long, value_enum)]
+    deny: Option<Deny>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Output {
+    /// One JSON object.
+    Json,
+    /// For people.
+    Text,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Deny {
+    /// Warnings.
+    Warnings,
 }
 
 #[derive(Subcommand)]
@@ -175,7 +216,10 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Recover { config, yes, json, without } => {
             run_recover(&config, yes, json, without).await
         }
-        Command::Policy { command: PolicyCommand::Test { directory } } => test_policies(&directory),
+        Command::Policy { command } => match command {
+            PolicyCommand::Lint(args) => lint_policies(&args),
+            PolicyCommand::Test { directory } => test_policies(&directory),
+        },
         Command::Audit { command: AuditCommand::Verify { config, expected } } => {
             verify_audit(&config, &expected).await
         }
@@ -247,10 +291,14 @@ async fn check(path: &Path, canary: bool) -> anyhow::Result<ExitCode> {
         out,
         "{}: {} issuer(s), {} backend(s), {} role(s): no fault",
         path.display(),
-        config.issuers.len(),
+        config.issuers.len() + config.aws_identities.len(),
         config.backends.len(),
         config.roles.len()
     )?;
+    // Of no weight for the exit status: `policy lint` is for that.
+    for finding in worth_a_look(&config, path) {
+        writeln!(out, "advice: {finding}")?;
+    }
     if !canary {
         return Ok(ExitCode::SUCCESS);
     }
@@ -332,6 +380,46 @@ fn test_policies(directory: &Path) -> anyhow::Result<ExitCode> {
     let failed = report.failed().count();
     writeln!(out, "{} passed, {failed} failed", report.outcomes.len() - failed)?;
     Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn lint_policies(args: &LintArgs) -> anyhow::Result<ExitCode> {
+    let report = match look_at_policies(args) {
+        Ok(report) => report,
+        Err(error) => {
+            writeln!(stderr(), "dayfly-server: {error:#}")?;
+            return Ok(ExitCode::from(2));
+        }
+    };
+    match args.output {
+        Output::Json => writeln!(stdout(), "{}", report.json())?,
+        Output::Text => write!(stdout(), "{}", report.text())?,
+    }
+    let deny_warnings = matches!(args.deny, Some(Deny::Warnings));
+    Ok(if report.passed(deny_warnings) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn look_at_policies(args: &LintArgs) -> anyhow::Result<Report> {
+    let config = match &args.config {
+        Some(path) => Some((config::load(path, &environment)?, path)),
+        None => None,
+    };
+    let facts = config.as_ref().map(|(config, path)| preflight::known(config, path));
+    let configured = config.as_ref().map(|(config, _)| &config.policies.dir);
+    let directory = args.directory.as_ref().or(configured).context("no directory of policies")?;
+    let uses = Uses::read(&args.used)?;
+    lint::lint(directory, facts.as_ref(), uses.as_ref()).map_err(|faults| {
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("the policies cannot be loaded\n{}", faults.join("\n"))
+    })
+}
+
+/// What the lints have to say of a configuration that was just found good, but for notes.
+fn worth_a_look(config: &Config, path: &Path) -> Vec<Finding> {
+    let facts = preflight::known(config, path);
+    let report = lint::lint(&config.policies.dir, Some(&facts), None);
+    let mut found = report.map(|report| report.findings).unwrap_or_default();
+    found.retain(|finding| finding.code.severity() != Severity::Note);
+    found
 }
 
 async fn verify_audit(path: &Path, expected: &[Head]) -> anyhow::Result<ExitCode> {

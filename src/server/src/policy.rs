@@ -6,7 +6,9 @@
 mod ask;
 pub mod cases;
 mod decision;
+pub mod lint;
 mod load;
+mod mentions;
 mod request;
 mod slices;
 
@@ -23,7 +25,10 @@ pub use self::{
     load::{FILE_BYTES_MAX, PolicyFault, RULE_ID_LEN_MAX, RULES_MAX},
     request::CLAIMS_MAX,
 };
-use self::{request::Vocabulary, slices::Slices};
+use self::{
+    request::{Asker, Vocabulary},
+    slices::Slices,
+};
 use crate::identity::Principal;
 
 /// A set of rules that was checked as a whole. It never changes; a reload makes a new one,
@@ -55,7 +60,7 @@ impl Policies {
     ) -> Result<Self, Vec<PolicyFault>> {
         let broken = |message: String| vec![PolicyFault::new("(built in)", None, message)];
         let vocabulary = Vocabulary::built_in().map_err(broken)?;
-        let checked = load::check(files, roles, vocabulary)?;
+        let checked = load::check(files, Some(roles), vocabulary)?;
         let slices = Slices::cut(&checked.policies).map_err(broken)?;
         let ids = checked.policies.iter().map(|policy| policy.id().to_string()).collect();
         Ok(Self { vocabulary, slices, ids, hash: checked.hash })
@@ -71,6 +76,11 @@ impl Policies {
         self.ids.iter().map(String::as_str)
     }
 
+    /// Whether there is any rule besides the built-in ones.
+    pub fn has_own_rules(&self) -> bool {
+        self.rule_ids().any(|id| !id.starts_with(load::BASE_PREFIX))
+    }
+
     /// Asks the rules.
     ///
     /// # Errors
@@ -81,7 +91,8 @@ impl Policies {
         ask: &Ask<'_>,
         circumstances: &Circumstances,
     ) -> Result<Allowed, Denial> {
-        let question = self.vocabulary.question(principal, ask, circumstances);
+        let asker = Asker { vocabulary: self.vocabulary, mentions: self.slices.mentions(ask) };
+        let question = asker.question(principal, ask, circumstances);
         let answer = match question {
             Ok((request, entities)) => {
                 let mut answer = Answer::default();

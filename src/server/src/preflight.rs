@@ -11,13 +11,15 @@ use dayfly_lease::{Clock, Entropy, LeaseId, Store, SystemClock, SystemEntropy, q
 
 use crate::{
     Role, Roles,
-    config::{BackendConfig, BackendKind, Config, Fault, Faults, PolicyConfig, RoleConfig},
+    config::{BackendConfig, BackendKind, Config, Fault, Faults, Given, PolicyConfig, RoleConfig},
     policy::{Policies, RoleFacts},
     root,
 };
 
+mod known;
 mod table;
 
+pub use known::known;
 pub use table::table;
 
 /// The backends by name. API-key backends are also kept as what they are, for introspection.
@@ -174,7 +176,7 @@ pub fn inspect(
     backend_configs: &[BackendConfig],
     role_configs: &[RoleConfig],
     entropy: &Arc<dyn Entropy>,
-    sealed: bool,
+    Given { mint_within, sealed }: Given,
 ) -> Vec<Fault> {
     let keys: Arc<dyn KeyStore> = Arc::new(MemoryKeyStore::new(Timestamp::EPOCH));
     let mut faults = Vec::new();
@@ -196,6 +198,13 @@ pub fn inspect(
                              (32 bytes, `openssl rand -base64 32`)";
                         faults.push(config.fault("rotate", text));
                     }
+                }
+                let margin = built.by_name.values().map(|backend| backend.mint_margin()).max();
+                if margin.is_some_and(|margin| margin >= mint_within) {
+                    let text = "a mint of it could never be in time: it ends so long before its \
+                         deadline as clocks may differ and locks be waited for, which is no less \
+                         than `engine.mint_within`";
+                    faults.push(config.fault("", text));
                 }
                 by_name.extend(built.by_name);
             }
@@ -296,3 +305,6 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,8 @@ use dayfly_backend_sdk::{
     Template, Timestamp,
 };
 use dayfly_lease::{
-    Clock, Entropy, Root, Seal, SealError, Sealed, Store, StoreError, Write, Written, failpoint,
+    Clock, Entropy, Refusal, Root, Seal, SealError, Sealed, Store, StoreError, Write, Written,
+    failpoint,
 };
 use futures_util::future::join_all;
 use serde_json::Value;
@@ -134,6 +135,10 @@ impl Backend for Rotating {
 
     fn keeps(&self) -> bool {
         self.inner().keeps()
+    }
+
+    fn mint_margin(&self) -> Duration {
+        self.inner().mint_margin()
     }
 
     fn handle(&self, lease: Uuid) -> Result<Handle, HandleError> {
@@ -345,6 +350,17 @@ impl Roots {
         let backend = self.by_name.get(name).ok_or(RotateError::Unknown)?;
         self.adopt_one(name, backend, false).await.map_err(RotateError::Store)?;
         let root = self.read(name).await.map_err(RotateError::Store)?;
+        let (staged, new) = self.stage(&root, name, actor).await?;
+        self.take(name, actor, backend, &staged, new).await
+    }
+
+    /// Writes a new password down, if nobody has changed `root` since it was read.
+    async fn stage(
+        &self,
+        root: &Root,
+        name: &str,
+        actor: &str,
+    ) -> Result<(Root, Secret), RotateError> {
         let mut bytes = [0; PASSWORD_BYTES];
         self.entropy.fill(&mut bytes);
         let new = Secret::new(BASE32_NOPAD.encode(&bytes));
@@ -355,7 +371,18 @@ impl Roots {
             next,
             actor: actor.to_owned(),
         };
-        let staged = self.write(stage).await.map_err(RotateError::Store)?;
+        Ok((self.write(stage).await.map_err(RotateError::Store)?, new))
+    }
+
+    /// Has the backend take the password that was staged.
+    async fn take(
+        &self,
+        name: &str,
+        actor: &str,
+        backend: &Rotating,
+        staged: &Root,
+        new: Secret,
+    ) -> Result<Root, RotateError> {
         failpoint::reached("root.staged").await.map_err(|_| interrupted())?;
         let set = self.change(backend.inner().as_ref(), &new).await;
         failpoint::reached("root.set").await.map_err(|_| interrupted())?;
@@ -368,7 +395,7 @@ impl Roots {
                     again.map_err(RotateError::Open)?;
                 }
                 let used = (Arc::clone(&inner), Some(new.clone()));
-                match self.settled(&staged, true, actor, backend, used).await {
+                match self.settled(staged, true, actor, backend, used).await {
                     Err(RotateError::Store(error)) if error.refusal().is_some() => {
                         self.give_way(name, backend, inner.as_ref(), &new, error).await
                     }
@@ -380,7 +407,7 @@ impl Roots {
                 Ok(()) => Err(RotateError::Open(refused_both())),
                 Err(error) if is_certain(&error) => {
                     let used = backend.inner.read().unwrap_or_else(PoisonError::into_inner).clone();
-                    self.settled(&staged, false, actor, backend, used).await?;
+                    self.settled(staged, false, actor, backend, used).await?;
                     Err(RotateError::Backend(error))
                 }
                 Err(error) => Err(RotateError::Open(error)),
@@ -429,12 +456,21 @@ impl Roots {
         name: &str,
         actor: &str,
     ) -> Result<Option<Root>, RotateError> {
+        let backend = self.by_name.get(name).ok_or(RotateError::Unknown)?;
+        self.adopt_one(name, backend, false).await.map_err(RotateError::Store)?;
         let root = self.read(name).await.map_err(RotateError::Store)?;
         let now = self.store.now().await.map_err(RotateError::Store)?;
         if root.rotated_at.is_some_and(|at| now.since(at) < FRESH) {
             return Ok(None);
         }
-        self.rotate(name, actor).await.map(Some)
+        match self.stage(&root, name, actor).await {
+            Ok((staged, new)) => self.take(name, actor, backend, &staged, new).await.map(Some),
+            // Another replica has come between.
+            Err(RotateError::Store(error)) if error.refusal() == Some(Refusal::RootChanged) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn settled(

@@ -6,6 +6,7 @@
 mod listen;
 mod schedule;
 mod store;
+mod tls;
 
 pub use listen::{Listening, listen};
 pub(crate) use store::key_beside;
@@ -25,12 +26,15 @@ use crate::{
     Roles, StoredKeys,
     broker::{Broker, Limits},
     config::{self, Config, Faults},
-    identity::{Authenticator, SetupError},
+    identity::{Authenticator, OwnAddress, SetupError},
+    pods::{self, Clusters},
     policy::Policies,
-    preflight,
+    poller, preflight, recheck,
     root::{self, Roots},
     seal::AesSeal,
+    ssf::Streams,
     telemetry::Metrics,
+    webhook::Hooks,
 };
 
 /// Why nothing was started.
@@ -39,6 +43,9 @@ pub enum ServeError {
     /// A backend cannot be set up.
     #[error("a backend cannot be set up")]
     Backend(#[source] dayfly_backend_sdk::Error),
+    /// A poller cannot be set up.
+    #[error("a poller cannot be set up")]
+    Poller(#[source] SetupError),
     /// What the store has of our own passwords cannot be read.
     #[error("the store does not say what to sign in with at the backends")]
     Roots(#[source] dayfly_lease::StoreError),
@@ -78,6 +85,12 @@ pub struct Assembly {
     pub backends: BTreeMap<String, Arc<dyn Backend>>,
     /// Our own passwords at them.
     pub roots: Option<Arc<Roots>>,
+    /// Who may tell us that a job ended.
+    pub hooks: Hooks,
+    /// Who may tell us that somebody may no longer have what they have.
+    pub streams: Streams,
+    /// Whose pods' ends we follow.
+    pub clusters: Clusters,
     /// Those of them that verify API keys.
     pub api_keys: Vec<Arc<ApiKeyBackend>>,
     /// What can be minted.
@@ -86,6 +99,8 @@ pub struct Assembly {
     pub policies: Policies,
     /// Who is asking.
     pub authenticator: Authenticator,
+    /// What proofs of possession must be for.
+    pub own_address: OwnAddress,
     /// Bounds of requests.
     pub limits: Limits,
     /// Bounds of the engine.
@@ -110,9 +125,13 @@ pub fn assemble(parts: Assembly) -> Arc<Broker> {
         engine,
         store: parts.store,
         authenticator: parts.authenticator,
+        own_address: parts.own_address,
         policies: ArcSwap::from_pointee(parts.policies),
         roles: parts.roles,
         roots: parts.roots,
+        hooks: parts.hooks,
+        streams: parts.streams,
+        clusters: parts.clusters,
         api_keys: parts.api_keys,
         clock: parts.clock,
         entropy: parts.entropy,
@@ -124,8 +143,8 @@ pub fn assemble(parts: Assembly) -> Arc<Broker> {
 /// Reads a configuration with everything that can be wrong about it, policies included.
 pub fn configure(path: &Path, env: config::Env<'_>) -> Result<(Config, Policies), Faults> {
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
-    let config = config::load_with(path, env, &|backends, roles, rules, sealed| {
-        let mut faults = preflight::inspect(backends, roles, &entropy, sealed);
+    let config = config::load_with(path, env, &|backends, roles, rules, given| {
+        let mut faults = preflight::inspect(backends, roles, &entropy, given);
         if let Some(rules) = rules {
             let facts: Vec<_> = roles.iter().map(preflight::facts).collect();
             faults.extend(preflight::policies(rules, &facts).err().unwrap_or_default());
@@ -142,6 +161,20 @@ pub fn settings(config: &Config, entropy: &Arc<dyn Entropy>) -> Settings {
     let seal = config.seal.as_ref().and_then(|seal| AesSeal::new(seal, Arc::clone(entropy)).ok());
     let seal = seal.map(|seal| Arc::new(seal) as Arc<dyn Seal>);
     Settings { seal, ..config.engine.settings() }
+}
+
+fn limits(config: &Config) -> Limits {
+    let (server, tasks) = (&config.server, &config.tasks);
+    Limits {
+        body_bytes_max: server.limits.body_bytes_max as usize,
+        request_timeout: server.limits.request_timeout,
+        concurrency: server.limits.concurrency as usize,
+        task_ttl_max: tasks.ttl_max,
+        heartbeat_min: tasks.heartbeat_min,
+        heartbeat_max: tasks.heartbeat_max,
+        binding_required: tasks.binding_required,
+        behind_proxy: server.behind_tls_proxy,
+    }
 }
 
 /// Everything behind the listener.
@@ -170,25 +203,29 @@ pub async fn build(config: &Config, policies: Policies) -> Result<Arc<Broker>, S
     let quotas = (config.backends.as_slice(), config.quotas.as_slice());
     let roles = preflight::roles(&config.roles, &backends.by_name, quotas).map_err(faults)?;
     let authenticator = Authenticator::new(config.issuers.clone(), Arc::clone(&clock))
+        .and_then(|authenticator| authenticator.trusting(config.trust_domains.clone()))
+        .and_then(|issuers| issuers.with_aws(config.aws_identities.clone()))
+        .and_then(|issuers| issuers.with_clusters(config.clusters.clone()))
+        .map_err(ServeError::Identity)?;
+    let clusters = Clusters::new(&config.clusters, &config.issuers, config.tasks.ttl_max)
+        .map_err(ServeError::Identity)?;
+    let age_max = authenticator.token_age_max();
+    let streams = Streams::new(&config.streams, &config.issuers, age_max, &clock)
         .map_err(ServeError::Identity)?;
     Ok(assemble(Assembly {
         store,
         replica,
         backends: backends.by_name,
         roots,
+        hooks: Hooks::new(&config.webhooks, &config.pollers, &config.issuers, config.tasks.ttl_max),
+        streams,
+        clusters,
         api_keys: backends.api_keys,
         roles,
         policies,
         authenticator,
-        limits: Limits {
-            body_bytes_max: config.server.limits.body_bytes_max as usize,
-            request_timeout: config.server.limits.request_timeout,
-            concurrency: config.server.limits.concurrency as usize,
-            task_ttl_max: config.tasks.ttl_max,
-            heartbeat_min: config.tasks.heartbeat_min,
-            heartbeat_max: config.tasks.heartbeat_max,
-            behind_proxy: config.server.behind_tls_proxy,
-        },
+        own_address: config.server.own_address(),
+        limits: limits(config),
         settings: settings(config, &entropy),
         clock,
         entropy,
@@ -202,6 +239,8 @@ pub async fn serve(
     policies: Policies,
     env: config::Env<'_>,
 ) -> Result<(), ServeError> {
+    let pollers = poller::all(&config.pollers, &config.issuers, config.tasks.ttl_max);
+    let pollers = pollers.map_err(ServeError::Poller)?;
     let broker = build(&config, policies).await?;
     let loops = broker.engine.start();
     let scheduler = schedule::start(&broker, &config).await?;
@@ -222,19 +261,34 @@ pub async fn serve(
     spawn(async move {
         loop {
             refreshing.authenticator.refresh().await;
+            refreshing.streams.refresh().await;
             refreshing.clock.sleep(schedule::KEY_REFRESH).await;
         }
     });
+    pods::follow(&broker);
     let address = config.server.listen;
     let listening = listen(&broker, address, config.server.tls.as_ref()).await?;
     let looking = Arc::clone(&broker);
     spawn(async move {
         name_the_stranded(&looking).await;
         schedule::look_again(&looking).await;
+        schedule::end_disabled(&looking).await;
     });
+    if config.policies.recheck {
+        // The rules, or the roles, may be others than before the start.
+        recheck::begin(&broker);
+    }
+    for poller in pollers {
+        poller.begin(&broker);
+    }
     tracing::info!(address = %listening.address(), replica = %broker.engine.replica(), "server.ready");
     let stopping = || broker.engine.listen_no_more();
-    listening.until_told_to_stop(|| reload(path, &broker, env), stopping).await;
+    let reloading = || {
+        reload(path, &broker, env);
+        let rereading = Arc::clone(&broker);
+        spawn(async move { rereading.authenticator.reread_bundles().await });
+    };
+    listening.until_told_to_stop(reloading, stopping).await;
     drop(scheduler);
     broker.engine.drain(DRAIN).await;
     broker.engine.stop();
@@ -273,13 +327,16 @@ async fn name_the_stranded(broker: &Broker) {
 }
 
 /// On SIGHUP the policies are read again, whole; a faulty set leaves the old one in place.
-fn reload(path: &Path, broker: &Broker, env: config::Env<'_>) {
+fn reload(path: &Path, broker: &Arc<Broker>, env: config::Env<'_>) {
     match configure(path, env) {
         Ok((config, _)) => {
             match preflight::policies(&config.policies, &broker.roles.facts()).map_err(Faults) {
                 Ok(policies) => {
                     tracing::info!(policy.hash = policies.hash(), "policy.reloaded");
                     broker.policies.store(Arc::new(policies));
+                    if config.policies.recheck {
+                        recheck::begin(broker);
+                    }
                 }
                 Err(faults) => tracing::error!(%faults, "policy.reload.refused"),
             }

@@ -45,6 +45,34 @@ pub struct RequestLabels {
     pub status: u16,
 }
 
+/// A poller's questions by what they came to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PollerLabels {
+    /// The poller's name.
+    pub poller: String,
+    /// `ended`, `failed`, `goes_on`, `limited`, `mismatched`, `not_found`, `refused`,
+    /// `token_refused`, `token_unreadable`, `unavailable` or `unreadable`.
+    pub result: String,
+}
+
+/// A stream's security event tokens by what they came to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StreamLabels {
+    /// The stream's name.
+    pub stream: String,
+    /// `taken`, `repeated`, `ignored`, `refused` or `failed`.
+    pub result: String,
+}
+
+/// A webhook's requests by what they came to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WebhookLabels {
+    /// The webhook's name.
+    pub webhook: String,
+    /// `ended`, `failed`, `ignored`, `refused`, `repeated`, `unknown_job` or `unreadable`.
+    pub result: String,
+}
+
 /// Leases by backend and state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct LeaseLabels {
@@ -59,6 +87,22 @@ pub struct LeaseLabels {
 pub struct BackendLabels {
     /// The backend's name.
     pub backend: String,
+}
+
+/// A cluster, or one of its namespaces.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PodLabels {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The namespace; empty where all are meant.
+    pub namespace: String,
+}
+
+/// A cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ClusterLabels {
+    /// The cluster's name.
+    pub cluster: String,
 }
 
 /// What the store says at the moment of a scrape.
@@ -80,6 +124,9 @@ pub struct Metrics {
     grants: Family<GrantLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
     refused: Counter,
+    webhooks: Family<WebhookLabels, Counter>,
+    polls: Family<PollerLabels, Counter>,
+    security_events: Family<StreamLabels, Counter>,
     latency: Histogram,
     leases: Family<LeaseLabels, Gauge>,
     debt: Family<LeaseLabels, Gauge>,
@@ -87,6 +134,14 @@ pub struct Metrics {
     suspended: Gauge,
     brake: Gauge,
     lines: Lines,
+    pods: Pods,
+}
+
+/// What is noticed of pods.
+#[derive(Default)]
+struct Pods {
+    followed: Family<PodLabels, Gauge>,
+    tasks_ended: Family<ClusterLabels, Counter>,
 }
 
 /// What the engine tells of each backend.
@@ -114,12 +169,22 @@ impl Default for Metrics {
         let grants = Family::<GrantLabels, Counter>::default();
         let requests = Family::<RequestLabels, Counter>::default();
         let refused = Counter::default();
+        let webhooks = Family::<WebhookLabels, Counter>::default();
+        let polls = Family::<PollerLabels, Counter>::default();
+        let security_events = Family::<StreamLabels, Counter>::default();
         let latency = Histogram::new(LATENCY_BUCKETS);
         let leases = Family::<LeaseLabels, Gauge>::default();
         let debt = Family::<LeaseLabels, Gauge>::default();
         registry.register("grants", "Grants by backend and result", grants.clone());
         registry.register("requests", "HTTP requests by route and status", requests.clone());
         registry.register("identities_refused", "Tokens that were refused", refused.clone());
+        registry.register("webhooks", "Webhook requests by name and result", webhooks.clone());
+        registry.register("polls", "Jobs asked for by poller and result", polls.clone());
+        registry.register(
+            "security_events",
+            "Security event tokens by stream and result",
+            security_events.clone(),
+        );
         registry.register_with_unit(
             "request_duration",
             "Duration of HTTP requests",
@@ -150,13 +215,16 @@ impl Default for Metrics {
             "1 while the mass-revocation brake holds leases back",
             brake.clone(),
         );
-        let lines = Lines::registered(&mut registry);
+        let (lines, pods) = (Lines::registered(&mut registry), Pods::registered(&mut registry));
         let registry = Mutex::new(registry);
         Self {
             registry,
             grants,
             requests,
             refused,
+            webhooks,
+            polls,
+            security_events,
             latency,
             leases,
             debt,
@@ -164,6 +232,7 @@ impl Default for Metrics {
             suspended,
             brake,
             lines,
+            pods,
         }
     }
 }
@@ -212,6 +281,23 @@ impl Lines {
     }
 }
 
+impl Pods {
+    fn registered(registry: &mut Registry) -> Self {
+        let pods = Self::default();
+        registry.register(
+            "pods_followed",
+            "1 while the ends of a cluster's pods are noticed",
+            pods.followed.clone(),
+        );
+        registry.register(
+            "pod_tasks_ended",
+            "Tasks that ended with their pods",
+            pods.tasks_ended.clone(),
+        );
+        pods
+    }
+}
+
 impl Metrics {
     /// A grant was decided.
     pub fn grant(&self, backend: &str, result: &str) {
@@ -222,6 +308,37 @@ impl Metrics {
     /// A token was refused.
     pub fn identity_refused(&self) {
         self.refused.inc();
+    }
+
+    /// A webhook's request was dealt with.
+    pub fn webhook(&self, webhook: &str, result: &str) {
+        let labels = WebhookLabels { webhook: webhook.to_owned(), result: result.to_owned() };
+        self.webhooks.get_or_create(&labels).inc();
+    }
+
+    /// A poller asked for a job.
+    pub fn poll(&self, poller: &str, result: &str) {
+        let labels = PollerLabels { poller: poller.to_owned(), result: result.to_owned() };
+        self.polls.get_or_create(&labels).inc();
+    }
+
+    /// A security event token was dealt with.
+    pub fn security_event(&self, stream: &str, result: &str) {
+        let labels = StreamLabels { stream: stream.to_owned(), result: result.to_owned() };
+        self.security_events.get_or_create(&labels).inc();
+    }
+
+    /// The pods of a cluster, or of one namespace, are followed, or are not.
+    pub fn pods_followed(&self, cluster: &str, namespace: &str, is: bool) {
+        let (cluster, namespace) = (cluster.to_owned(), namespace.to_owned());
+        let labels = PodLabels { cluster, namespace };
+        self.pods.followed.get_or_create(&labels).set(i64::from(is));
+    }
+
+    /// So many tasks ended with a pod.
+    pub fn pod_ended(&self, cluster: &str, tasks: usize) {
+        let labels = ClusterLabels { cluster: cluster.to_owned() };
+        self.pods.tasks_ended.get_or_create(&labels).inc_by(tasks as u64);
     }
 
     /// A request was answered.

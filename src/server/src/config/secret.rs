@@ -7,7 +7,7 @@ use std::{
     fs::{File, Metadata},
     io::Read,
     os::unix::fs::MetadataExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use dayfly_backend_sdk::Secret;
@@ -21,8 +21,39 @@ use super::{
 
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
+/// Where a secret is, for whoever uses it long after the start.
+#[derive(Clone, Debug)]
+pub enum SecretSource {
+    /// In the environment, which does not change.
+    Environment(Secret),
+    /// In a file, which may be replaced while we run.
+    File(PathBuf),
+}
+
+impl SecretSource {
+    /// The secret as it is now. Blocks for as long as it takes to read a small file.
+    ///
+    /// # Errors
+    /// What is wrong with the file, in words.
+    pub fn read(&self) -> Result<Secret, String> {
+        match self {
+            Self::Environment(secret) => Ok(secret.clone()),
+            Self::File(path) => from_file(path).map_err(|wrong| wrong.message),
+        }
+    }
+}
+
 /// Reads the secret that `item` refers to; faults are noted under `path`.
 pub(super) fn resolve(item: &Item, path: &str, context: Context<'_>) -> Option<Secret> {
+    find(item, path, context).map(|(_, secret)| secret)
+}
+
+/// The same, and where it is.
+pub(super) fn find(
+    item: &Item,
+    path: &str,
+    context: Context<'_>,
+) -> Option<(SecretSource, Secret)> {
     let refuse = |wrong: Wrong| {
         context.report.note(item.at.fault(path, wrong));
         None
@@ -41,8 +72,15 @@ pub(super) fn resolve(item: &Item, path: &str, context: Context<'_>) -> Option<S
         let (in_file, in_env) = (table.item("file").is_some(), table.item("env").is_some());
         match (file, env) {
             _ if in_file == in_env => refuse("needs exactly one of `file` and `env`".into()),
-            (Some(file), _) => read(section, "file", from_file(&context.base.join(file))),
-            (_, Some(name)) => read(section, "env", from_env(&name, context.env)),
+            (Some(file), _) => {
+                let file = context.base.join(file);
+                let secret = read(section, "file", from_file(&file))?;
+                Some((SecretSource::File(file), secret))
+            }
+            (_, Some(name)) => {
+                let secret = read(section, "env", from_env(&name, context.env))?;
+                Some((SecretSource::Environment(secret.clone()), secret))
+            }
             (None, None) => None,
         }
     })

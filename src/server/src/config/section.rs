@@ -17,7 +17,7 @@ use dayfly_backend_sdk::Secret;
 use super::{
     duration::{parse_duration, written},
     fault::{At, Fault, Report, Wrong},
-    secret,
+    secret::{self, SecretSource},
     tree::{Item, Table, Value},
 };
 
@@ -107,6 +107,12 @@ impl<'a> Section<'a> {
     pub(super) fn secret(&self, key: &'static str) -> Option<Secret> {
         let item = self.item(key)?;
         secret::resolve(item, &self.path_of(key), self.context)
+    }
+
+    /// A secret that is read again when it is used: where it is, and what it is now.
+    pub(super) fn secret_source(&self, key: &'static str) -> Option<(SecretSource, Secret)> {
+        let item = self.item(key)?;
+        secret::find(item, &self.path_of(key), self.context)
     }
 
     /// A table inside this section.
@@ -244,6 +250,12 @@ pub(super) fn text(item: &Item) -> Reading<String> {
         return Err("must not be empty".into());
     }
     Ok(text.clone())
+}
+
+/// Texts, none of which is empty.
+pub(super) fn list(item: &Item) -> Reading<Vec<String>> {
+    let Value::Array(items) = &item.value else { return Err(expected("a list of texts", item)) };
+    items.iter().map(text).collect()
 }
 
 /// `true` or `false`.

@@ -14,9 +14,10 @@ use url::Url;
 use super::{
     fault::Wrong,
     secret,
-    section::{Reading, Section, address, duration, flag, integer, text},
+    section::{Reading, Section, address, duration, flag, integer, one_of, text},
     tree::Item,
 };
+use crate::identity::OwnAddress;
 
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8420);
 
@@ -35,6 +36,16 @@ pub struct ServerConfig {
     pub limits: LimitsConfig,
 }
 
+/// Which certificates clients may show.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// None is asked for.
+    #[default]
+    None,
+    /// X.509-SVIDs of the configured trust domains. Who shows none has a bearer.
+    Spiffe,
+}
+
 /// `[server.tls]`. Both files are read again when they change.
 #[derive(Clone, Debug)]
 pub struct TlsConfig {
@@ -42,6 +53,8 @@ pub struct TlsConfig {
     pub cert_file: PathBuf,
     /// Its private key, PEM.
     pub key_file: PathBuf,
+    /// Whether clients are asked for a certificate.
+    pub client_certificates: ClientCertificates,
 }
 
 /// `[server.limits]`.
@@ -62,6 +75,13 @@ impl Default for LimitsConfig {
             request_timeout: Duration::from_secs(30),
             concurrency: 1_024,
         }
+    }
+}
+
+impl ServerConfig {
+    /// What proofs of possession must be for.
+    pub fn own_address(&self) -> OwnAddress {
+        OwnAddress::new(self.public_url.as_ref(), self.listen, self.behind_tls_proxy)
     }
 }
 
@@ -112,7 +132,10 @@ fn tls(section: &Section<'_>) -> Option<TlsConfig> {
     if let Some(Err(wrong)) = key_file.as_deref().map(secret::open_private) {
         section.fault("key_file", wrong);
     }
-    Some(TlsConfig { cert_file: cert_file?, key_file: key_file? })
+    let known = [("none", ClientCertificates::None), ("spiffe", ClientCertificates::Spiffe)];
+    let client_certificates =
+        section.optional("client_certificates", one_of(&known)).unwrap_or_default();
+    Some(TlsConfig { cert_file: cert_file?, key_file: key_file?, client_certificates })
 }
 
 fn limits(section: &Section<'_>) -> LimitsConfig {

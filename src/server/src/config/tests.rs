@@ -51,6 +51,7 @@ fn env(name: &str) -> Option<String> {
         "URL" => Some("postgres://dayfly:hunter2@localhost/dayfly".to_owned()),
         "PASSWORD" => Some("hunter2".to_owned()),
         "KEY" => Some("5f".repeat(32)),
+        "WORDS" => Some("two words".to_owned()),
         "EMPTY" => Some(String::new()),
         _ => None,
     }
@@ -128,12 +129,56 @@ fn a_preset_fills_in_what_is_not_written_and_changes_nothing_that_is() {
     assert!(github.single_use && github.ignore_x5t);
     let mut known = of(Platform::Gitlab, "gitlab", "https://gitlab.example.com");
     assert!(!known.single_use, "one token for the whole job");
+    assert!(known.first_key_binds, "and one process that has it");
     known.single_use = true;
+    known.first_key_binds = false;
     known.token_age_max_seconds = 3_600;
     known.allow_traps = vec!["fork-merge-request".to_owned()];
     assert_eq!(*gitlab, known);
     assert_eq!(google.issuer, "https://accounts.google.com");
     assert_eq!((&google.jwks_url, google.jwks_file.is_some()), (&None, true));
+}
+
+#[test]
+fn a_poller_asks_where_its_issuer_says_or_where_it_is_told() {
+    let dir = TempDir::new().unwrap();
+    let issuer = |name: &str, url: &str| {
+        format!("[[issuer]]\nname = \"{name}\"\nissuer = \"{url}\"\naudience = \"a\"\n")
+    };
+    let asks_at = |issuer_url: &str, kind: &str, more: &str| {
+        let text = format!(
+            "{GOOD}{}[[poller]]\nname = \"p\"\nkind = \"{kind}\"\nissuer = \"ci\"\n\
+             token = {{ env = \"KEY\" }}\n{more}",
+            issuer("ci", issuer_url)
+        );
+        let config = parse_in(dir.path(), &text).unwrap_or_else(|faults| panic!("{faults}"));
+        let [poller] = config.pollers.as_slice() else { panic!("one poller") };
+        assert_eq!(poller.token.read().unwrap().expose(), "5f".repeat(32));
+        (poller.api_url.to_string(), poller.interval.as_secs())
+    };
+    let github = "https://token.actions.githubusercontent.com";
+    for (issuer, kind, more, expected) in [
+        (github, "github", "", ("https://api.github.com/", 60)),
+        (format!("{github}/octo-ent").as_str(), "github", "", ("https://api.github.com/", 60)),
+        ("https://gitlab.com", "gitlab", "", ("https://gitlab.com/api/v4", 60)),
+        ("https://git.example/lab/", "gitlab", "", ("https://git.example/lab/api/v4", 60)),
+        (
+            "https://agent.buildkite.com",
+            "buildkite",
+            "interval = \"10s\"",
+            ("https://api.buildkite.com/v2", 10),
+        ),
+        (
+            "https://git.example/_services/token",
+            "github",
+            "api_url = \"https://git.example/api/v3\"",
+            ("https://git.example/api/v3", 60),
+        ),
+        (github, "github", "api_url = \"http://127.0.0.1:8080\"", ("http://127.0.0.1:8080/", 60)),
+    ] {
+        let (url, seconds) = asks_at(issuer, kind, more);
+        assert_eq!((url.as_str(), seconds), expected, "{issuer} {kind}");
+    }
 }
 
 #[test]
@@ -190,7 +235,7 @@ fn backends_are_inspected_even_when_other_sections_are_at_fault() {
     let file = dir.path().join("dayfly.toml");
     fs::write(&file, format!("{GOOD}{BACKEND}{ROLE}tll = \"1m\"\n")).unwrap();
     let inspect =
-        |backends: &[BackendConfig], roles: &[RoleConfig], _: Option<&PolicyConfig>, _: bool| {
+        |backends: &[BackendConfig], roles: &[RoleConfig], _: Option<&PolicyConfig>, _: Given| {
             let backends = backends.iter().map(|backend| backend.fault("kind", "not built in"));
             backends.chain(roles.iter().map(|role| role.fault("template", "is needed"))).collect()
         };

@@ -24,9 +24,12 @@ use serde_json::{Value, json};
 use crate::{
     Role, Roles, StoredKeys,
     broker::{Broker, Limits},
-    identity::{Authenticator, FixedKeys, IssuerConfig, KeySource, Kind, LocalIssuer},
+    identity::{Authenticator, FixedKeys, IssuerConfig, KeySource, Kind, LocalIssuer, OwnAddress},
+    pods::Clusters,
     policy::{Policies, RoleFacts},
     serve::{Assembly, Listening, assemble, listen},
+    ssf::Streams,
+    webhook::Hooks,
 };
 
 const AUDIENCE: &str = "dayfly";
@@ -74,9 +77,13 @@ impl Local {
             backends: BTreeMap::from([("keys".to_owned(), Arc::clone(&keys) as Arc<dyn Backend>)]),
             api_keys: vec![keys],
             roots: None,
+            hooks: Hooks::default(),
+            streams: Streams::default(),
+            clusters: Clusters::default(),
             roles,
             policies,
             authenticator: authenticator(&issuer, &clock)?,
+            own_address: OwnAddress::new(None, address, false),
             limits: Limits::default(),
             settings: Settings::default(),
             clock,

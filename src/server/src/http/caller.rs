@@ -1,7 +1,9 @@
-//! Who is asking: a bearer that is a federated token or a task token.
+//! Who is asking: a federated token or a task token, or the X.509-SVID of the connection.
 //!
-//! Invariant: a caller exists only for a token that was verified; a refusal is written to the
-//! audit log and tells the client nothing but that it was refused.
+//! Invariant: a caller exists only for a token or a certificate that was verified, with what it
+//! is bound to and with a proof that nobody has shown before; a refusal is written to the audit
+//! log and tells the client nothing but that it was refused, and whether a proof was amiss. A
+//! certificate speaks only where no token does.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -11,22 +13,36 @@ use std::{
 
 use axum::{
     extract::{ConnectInfo, FromRequestParts},
-    http::{header, request::Parts},
+    http::{Extensions, HeaderMap, header, request::Parts},
 };
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use dayfly_backend_sdk::{Secret, Timestamp};
-use dayfly_lease::{Entropy, Task, TaskId, TaskState, Write, audit::Entry};
+use dayfly_lease::{
+    Binding, Entropy, Refusal, Replay, Task, TaskId, TaskState, Write, audit::Entry,
+};
+use rustls::pki_types::CertificateDer;
 
-use super::{envelope::request_id, problem::Fault};
+use super::{
+    envelope::request_id,
+    possession::{self, Possession, Scheme, sha256},
+    problem::Fault,
+};
 use crate::{
     broker::Broker,
     identity::{Principal, Rejection},
     policy::{Allowed, Ask, Circumstances, Denial},
+    recheck::Opener,
+    tally::Tally,
 };
 
 /// Task tokens begin with this, so that secret scanners find them.
 const TASK_TOKEN_PREFIX: &str = "dft_";
 const TASK_TOKEN_BYTES: usize = 32;
+
+/// The certificates that the client showed in the handshake of this connection, its own
+/// first; without any where it showed none.
+#[derive(Clone, Debug)]
+pub(crate) struct ShownCertificates(pub(crate) Arc<[CertificateDer<'static>]>);
 
 /// A verified caller.
 #[derive(Debug)]
@@ -35,6 +51,10 @@ pub(crate) struct Caller {
     pub(crate) principal: Principal,
     /// The task whose token it holds.
     pub(crate) task: Option<Task>,
+    /// What it proves to have.
+    pub(crate) possession: Possession,
+    /// What the token of its task is bound to.
+    binding: Option<Binding>,
     source_address: Option<IpAddr>,
 }
 
@@ -57,34 +77,186 @@ impl FromRequestParts<Arc<Broker>> for Caller {
 
 impl Caller {
     async fn verified(parts: &Parts, broker: &Broker) -> Result<Self, Fault> {
-        let bearer = bearer(parts).ok_or_else(Fault::unauthenticated)?;
-        let address = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-        // Behind a proxy every caller has the proxy's address, which says nothing.
-        let source_address = address
-            .filter(|_| !broker.limits.behind_proxy)
-            .map(|ConnectInfo(address)| address.ip());
-        if bearer.starts_with(TASK_TOKEN_PREFIX) {
-            let store = broker.engine.store();
-            let task = store.task_by_token(token_hash(bearer)).await?;
-            let Some(task) = task else {
-                refuse(broker, ("unknown_task_token", None), source_address, None).await?;
-                return Err(Fault::unauthenticated());
-            };
-            if has_long_ended(&task, broker.clock.now()) {
-                refuse(broker, ("task_ended", None), source_address, None).await?;
-                return Err(Fault::unauthenticated());
+        let source_address = source_address(&parts.extensions, broker);
+        let shown = possession::shown(&parts.headers);
+        let chain = possession::certificates(parts);
+        // Whoever sends a bearer that cannot be read means that bearer.
+        let says_more = parts.headers.contains_key(header::AUTHORIZATION);
+        if shown.is_none() && (says_more || chain.is_empty()) {
+            return Err(Fault::unauthenticated());
+        }
+        let possession = match Possession::of(parts, broker, shown.map(|shown| shown.token)) {
+            Ok(possession) => possession,
+            Err(rejection) => {
+                let why = (rejection.code(), rejection.about());
+                refuse(broker, why, source_address, None).await?;
+                return Err(Fault::invalid_proof());
             }
-            let principal = serde_json::from_value(task.identity.clone()).map_err(|error| {
-                tracing::error!(task.id = %task.id, %error, "task.identity.unreadable");
-                Fault::internal()
-            })?;
-            return Ok(Self { principal, task: Some(task), source_address });
+        };
+        let (principal, task) = match shown {
+            None => (by_certificate(broker, chain, source_address).await?, None),
+            Some(shown) if shown.token.starts_with(TASK_TOKEN_PREFIX) => {
+                let (principal, task) = by_task(broker, shown.token, source_address).await?;
+                (principal, Some(task))
+            }
+            Some(shown) => (by_identity(broker, shown.token, source_address).await?, None),
+        };
+        let proven = match (shown, &task) {
+            (None, _) => Ok(()),
+            (Some(shown), Some(task)) => possession.holds(task.binding, shown.scheme),
+            (Some(shown), None) => possession.confirms(&principal, shown.scheme),
+        };
+        if let Err(unproven) = proven {
+            let entry = refusal((unproven.code(), None), source_address);
+            let entry = entry.with("token_hash", principal.token_hash.as_str());
+            let entry = match &task {
+                Some(task) => entry.task(task.id),
+                None => entry,
+            };
+            write_refusal(broker, entry).await?;
+            return Err(unproven.fault());
         }
-        match broker.authenticator.authenticate(bearer).await {
-            Ok(principal) => Ok(Self { principal, task: None, source_address }),
-            Err(rejection) => Err(rejected(broker, bearer, rejection, source_address).await?),
+        if task.is_none() {
+            enabled(broker, &principal).await?;
         }
+        remember(broker, &possession, source_address).await?;
+        let binding = task.as_ref().and_then(|task| task.binding);
+        Ok(Self { principal, task, possession, binding, source_address })
     }
+
+    /// Writes down that a verified token serves for nothing, and for what it is refused.
+    pub(crate) async fn refused(&self, broker: &Broker, code: &str) -> Result<Fault, Fault> {
+        refuse_verified(broker, &self.principal, code).await
+    }
+
+    /// Who it is and where from, as a task's row keeps it.
+    pub(crate) fn opener(&self) -> Opener {
+        Opener { principal: self.principal.clone(), source_address: self.source_address }
+    }
+}
+
+/// Whose task's token it is.
+async fn by_task(
+    broker: &Broker,
+    token: &str,
+    source_address: Option<IpAddr>,
+) -> Result<(Principal, Task), Fault> {
+    let task = broker.engine.store().task_by_token(token_hash(token)).await?;
+    let Some(task) = task else {
+        refuse(broker, ("unknown_task_token", None), source_address, None).await?;
+        return Err(Fault::unauthenticated());
+    };
+    if has_long_ended(&task, broker.clock.now()) {
+        refuse(broker, ("task_ended", None), source_address, None).await?;
+        return Err(Fault::unauthenticated());
+    }
+    let principal = serde_json::from_value(task.identity.clone()).map_err(|error| {
+        tracing::error!(task.id = %task.id, %error, "task.identity.unreadable");
+        Fault::internal()
+    })?;
+    Ok((principal, task))
+}
+
+async fn by_identity(
+    broker: &Broker,
+    token: &str,
+    source_address: Option<IpAddr>,
+) -> Result<Principal, Fault> {
+    match broker.authenticator.authenticate(token).await {
+        Ok(principal) => Ok(principal),
+        Err(rejection) => Err(rejected(broker, token.as_bytes(), rejection, source_address).await?),
+    }
+}
+
+/// Who shows the certificate of this connection, verified anew: a connection outlives
+/// certificates, and the bundles that vouched for them.
+async fn by_certificate(
+    broker: &Broker,
+    chain: &[CertificateDer<'static>],
+    source_address: Option<IpAddr>,
+) -> Result<Principal, Fault> {
+    let leaf = chain.first().ok_or_else(Fault::unauthenticated)?;
+    match broker.authenticator.authenticate_certificate(chain).await {
+        Ok(principal) => Ok(principal),
+        Err(rejection) => Err(rejected(broker, leaf, rejection, source_address).await?),
+    }
+}
+
+/// A proof is too old a minute after it was made, by a replica's own clock; it is remembered for
+/// longer, by as much as those may differ.
+const PROOF_MARGIN: Duration = Duration::from_mins(10);
+
+/// Remembers a request's proof where all replicas see it. Last of all, so that nobody but who has
+/// a token fills the store with them.
+async fn remember(
+    broker: &Broker,
+    possession: &Possession,
+    source_address: Option<IpAddr>,
+) -> Result<(), Fault> {
+    let Some(proof) = possession.proof() else { return Ok(()) };
+    let expires_at = proof.ends_at().plus(PROOF_MARGIN);
+    let write = Write::Remember(Replay { key: proof.replay_key(), expires_at });
+    match broker.engine.store().write(write).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.refusal() == Some(Refusal::Replayed) => {
+            refuse(broker, ("replayed_proof", None), source_address, None).await?;
+            Err(Fault::invalid_proof())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A disabled identity may ask for nothing, whatever the rules say of it.
+async fn enabled(broker: &Broker, principal: &Principal) -> Result<(), Fault> {
+    let disabled = broker.store.disabled(&principal.id()).await?;
+    if disabled.is_some_and(|row| row.refuses(principal.issued_at())) {
+        return Err(refuse_verified(broker, principal, "identity_disabled").await?);
+    }
+    Ok(())
+}
+
+async fn refuse_verified(
+    broker: &Broker,
+    principal: &Principal,
+    code: &str,
+) -> Result<Fault, Fault> {
+    let entry = Entry::new("identity.refused", principal.id())
+        .with("code", code)
+        .with("token_hash", principal.token_hash.as_str())
+        .with("request", request_id());
+    write_refusal(broker, entry).await?;
+    Ok(Fault::unauthenticated())
+}
+
+/// Counts in `refused` that a handshake failed over the client's certificate, and writes it
+/// down if it is time to. There is nobody to tell if that fails.
+pub(crate) async fn note_certificate_refused(
+    broker: &Broker,
+    refused: &Tally,
+    rejection: Rejection,
+    address: Option<SocketAddr>,
+) {
+    let code = rejection.code();
+    broker.metrics.identity_refused();
+    tracing::debug!(code, %rejection, "tls.certificate.refused");
+    let Some(times) = refused.count(code, broker.clock.running()) else { return };
+    let source_address = address.and_then(|address| seen_from(address, broker));
+    let entry = refusal((code, rejection.about()), source_address).with("times", times);
+    if let Err(error) = broker.engine.store().write(Write::Note(entry)).await {
+        tracing::error!(code, times, %error, "tls.certificate.unrecorded");
+    }
+}
+
+/// Where a request comes from.
+pub(super) fn source_address(extensions: &Extensions, broker: &Broker) -> Option<IpAddr> {
+    let ConnectInfo(address) = extensions.get::<ConnectInfo<SocketAddr>>()?;
+    seen_from(*address, broker)
+}
+
+/// Where a connection comes from. Behind a proxy every caller has the proxy's address, which
+/// says nothing.
+fn seen_from(address: SocketAddr, broker: &Broker) -> Option<IpAddr> {
+    Some(address.ip()).filter(|_| !broker.limits.behind_proxy)
 }
 
 /// How long a task's token still serves to look at what became of the task.
@@ -98,17 +270,21 @@ fn has_long_ended(task: &Task, now: Timestamp) -> bool {
     now > ended_at.plus(ENDED_GRACE)
 }
 
-/// A token that was not accepted. What was wrong with it is for the audit log alone.
+/// A token or a certificate that was not accepted. What was wrong with it is for the audit log
+/// alone.
 async fn rejected(
     broker: &Broker,
-    bearer: &str,
+    shown: &[u8],
     rejection: Rejection,
     source_address: Option<IpAddr>,
 ) -> Result<Fault, Fault> {
     let why = (rejection.code(), rejection.about());
-    refuse(broker, why, source_address, Some(bearer)).await?;
+    refuse(broker, why, source_address, Some(shown)).await?;
     if rejection.is_unavailable() {
-        return Ok(Fault::unavailable("identity_unavailable", "the issuer's keys are unavailable"));
+        return Ok(Fault::unavailable(
+            "identity_unavailable",
+            "the caller's issuer cannot be asked",
+        ));
     }
     Ok(Fault::unauthenticated())
 }
@@ -117,34 +293,41 @@ async fn rejected(
 /// nothing more.
 async fn refuse(
     broker: &Broker,
-    (code, about): (&str, Option<&'static str>),
+    why: (&str, Option<&'static str>),
     source_address: Option<IpAddr>,
-    bearer: Option<&str>,
+    shown: Option<&[u8]>,
 ) -> Result<(), Fault> {
+    let mut entry = refusal(why, source_address);
+    if let Some(shown) = shown {
+        entry = entry.with("token_hash", HEXLOWER.encode(&sha256(shown)));
+    }
+    write_refusal(broker, entry).await
+}
+
+async fn write_refusal(broker: &Broker, entry: Entry) -> Result<(), Fault> {
     broker.metrics.identity_refused();
-    let mut entry = Entry::new("identity.refused", "unknown")
-        .with("code", code)
-        .with("request", request_id())
-        .with("source_address", source_address.map(|address| address.to_string()));
-    if let Some(about) = about {
-        entry = entry.with("about", about);
-    }
-    if let Some(bearer) = bearer {
-        entry = entry.with("token_hash", HEXLOWER.encode(&token_hash(bearer)));
-    }
     broker.engine.store().write(Write::Note(entry)).await?;
     Ok(())
 }
 
-fn bearer(parts: &Parts) -> Option<&str> {
-    let mut values = parts.headers.get_all(header::AUTHORIZATION).iter();
-    let value = values.next()?.to_str().ok()?;
-    // Two of them: which one another party looked at is anybody's guess.
-    if values.next().is_some() {
-        return None;
-    }
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token)
+/// The record of a refusal. A handshake is of no request, and has no id of one.
+fn refusal((code, about): (&str, Option<&'static str>), source_address: Option<IpAddr>) -> Entry {
+    let entry = Entry::new("identity.refused", "unknown")
+        .with("code", code)
+        .with("request", request_id())
+        .with("source_address", source_address.map(|address| address.to_string()));
+    if let Some(about) = about { entry.with("about", about) } else { entry }
+}
+
+/// Whether the token of a request is, or pretends to be, a task's.
+pub(super) fn shows_task_token(headers: &HeaderMap) -> bool {
+    possession::shown(headers).is_some_and(|shown| shown.token.starts_with(TASK_TOKEN_PREFIX))
+}
+
+/// The bearer of a request, if it has exactly one token and shows it as a bearer's.
+pub(super) fn only_bearer(headers: &HeaderMap) -> Option<&str> {
+    let shown = possession::shown(headers)?;
+    (shown.scheme == Scheme::Bearer).then_some(shown.token)
 }
 
 /// A fresh task token and what is kept of it.
@@ -157,10 +340,7 @@ pub(crate) fn task_token(entropy: &dyn Entropy) -> (Secret, [u8; 32]) {
 }
 
 fn token_hash(token: &str) -> [u8; 32] {
-    let digest = ring::digest::digest(&ring::digest::SHA256, token.as_bytes());
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest.as_ref());
-    hash
+    sha256(token.as_bytes())
 }
 
 impl Caller {
@@ -169,12 +349,18 @@ impl Caller {
         Self { task: Some(task), ..self }
     }
 
+    /// The same caller, who is about to open a task whose token is bound like this.
+    pub(crate) fn bound(self, binding: Option<Binding>) -> Self {
+        Self { binding, ..self }
+    }
+
     /// What surrounds the question.
     pub(crate) fn circumstances(&self, broker: &Broker) -> Circumstances {
         Circumstances {
             source_address: self.source_address,
             now: broker.clock.now(),
             own_task: self.task.as_ref().map(|task| task.id.to_string()),
+            binding: self.binding,
         }
     }
 

@@ -3,7 +3,7 @@
 //! Invariant: a request id that a client sends is checked before it is used anywhere, so that
 //! nobody writes into our log.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -14,7 +14,7 @@ use axum::{
 use tokio::sync::Semaphore;
 use tracing::Instrument;
 
-use super::problem::Fault;
+use super::{caller::shows_task_token, problem::Fault};
 use crate::broker::Broker;
 
 /// What the middleware needs.
@@ -74,22 +74,68 @@ pub(super) async fn bounded(
     next: Next,
 ) -> Response {
     let broker = envelope.broker;
-    // Whose heartbeat is turned away is not silent.
-    let path = request.extensions().get::<MatchedPath>();
-    let is_heartbeat = path.is_some_and(|path| path.as_str().ends_with("/heartbeat"));
-    let turned_away = |code, detail| {
-        if is_heartbeat {
-            broker.engine.missed_a_beat();
+    let beat = Beat::of(&broker, &request);
+    let response = match envelope.slots.try_acquire() {
+        Ok(_slot) => tokio::select! {
+            response = next.run(request) => response,
+            () = broker.clock.sleep(broker.limits.request_timeout) => {
+                Fault::unavailable("timeout", "the request took too long").into_response()
+            }
+        },
+        Err(_) => Fault::unavailable("busy", "the broker has enough to do").into_response(),
+    };
+    if let Some(beat) = beat {
+        beat.answered(&response);
+    }
+    response
+}
+
+/// The code of the problem that a response is, for whatever surrounds its handler.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Code(pub(super) &'static str);
+
+/// Ours, and no stranger's doing: an issuer that cannot be asked (`identity_unavailable`) is not
+/// among them, since anybody can name one.
+const TURNED_AWAY: [&str; 3] = ["busy", "store_unavailable", "timeout"];
+/// A lookup in a store that is well takes nowhere near this. Whoever hangs up later was kept
+/// waiting.
+const KEPT_WAITING: Duration = Duration::from_millis(500);
+
+/// A heartbeat that is being answered. Whose heartbeat is turned away is not silent, nor is whoever
+/// hangs up because we are slow.
+struct Beat {
+    broker: Arc<Broker>,
+    began: Duration,
+    /// By a task's token, which nobody but the store is asked about.
+    of_task: bool,
+    answered: bool,
+}
+
+impl Beat {
+    fn of(broker: &Arc<Broker>, request: &Request) -> Option<Self> {
+        let path = request.extensions().get::<MatchedPath>()?;
+        path.as_str().ends_with("/heartbeat").then(|| Self {
+            broker: Arc::clone(broker),
+            began: broker.clock.running(),
+            of_task: shows_task_token(request.headers()),
+            answered: false,
+        })
+    }
+
+    fn answered(mut self, response: &Response) {
+        self.answered = true;
+        let code = response.extensions().get::<Code>();
+        if code.is_some_and(|Code(code)| TURNED_AWAY.contains(code)) {
+            self.broker.engine.missed_a_beat();
         }
-        Fault::unavailable(code, detail).into_response()
-    };
-    let Ok(_slot) = envelope.slots.try_acquire() else {
-        return turned_away("busy", "the broker has enough to do");
-    };
-    tokio::select! {
-        response = next.run(request) => response,
-        () = broker.clock.sleep(broker.limits.request_timeout) => {
-            turned_away("timeout", "the request took too long")
+    }
+}
+
+impl Drop for Beat {
+    fn drop(&mut self) {
+        let waited = self.broker.clock.running().saturating_sub(self.began);
+        if !self.answered && self.of_task && waited >= KEPT_WAITING {
+            self.broker.engine.missed_a_beat();
         }
     }
 }

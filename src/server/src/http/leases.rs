@@ -49,7 +49,7 @@ impl Named {
 const REASON_CHARS_MAX: usize = 256;
 
 /// A person's reason, short enough for the audit log and on one line.
-fn checked_reason(reason: String) -> Result<String, Fault> {
+pub(super) fn checked_reason(reason: String) -> Result<String, Fault> {
     if reason.chars().count() > REASON_CHARS_MAX || reason.chars().any(char::is_control) {
         let detail = format!("must have at most {REASON_CHARS_MAX} characters, none of control");
         return Err(Fault::field("invalid_reason", "/reason", detail));

@@ -8,7 +8,10 @@ use utoipa::{
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 
-use super::{audit, backends, health, introspect, jwks, leases, roles, standing, tasks, whoami};
+use super::{
+    audit, backends, health, identities, introspect, jwks, leases, roles, ssf, standing, tasks,
+    webhooks, whoami,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -19,10 +22,11 @@ use super::{audit, backends, health, introspect, jwks, leases, roles, standing, 
     ),
     paths(
         tasks::create::handler, tasks::list::handler, tasks::show::handler,
-        tasks::complete::handler, tasks::heartbeat::handler, leases::create::handler,
+        tasks::complete::handler, tasks::heartbeat::handler, webhooks::handler, ssf::handler, leases::create::handler,
         leases::list::handler, leases::show::handler, leases::renew::handler, leases::revoke::handler,
         leases::abandon::handler, roles::handler, whoami::handler, audit::handler,
-        standing::show, standing::release, backends::rotate, introspect::introspect, introspect::verify,
+        standing::show, standing::release, backends::rotate, identities::disable,
+        identities::enable, identities::list, introspect::introspect, introspect::verify,
         jwks::handler, health::healthz, health::readyz, health::metrics,
     ),
     modifiers(&Bearers)
@@ -38,9 +42,12 @@ impl Modify for Bearers {
             SecurityScheme::Http(scheme.description(Some(text)).build())
         };
         let components = document.components.get_or_insert_default();
-        let federated = bearer("JWT", "A token of one of the configured issuers.");
+        let federated =
+            bearer("JWT", "A token of one of the configured issuers, or a signed request of AWS.");
         components.add_security_scheme("federated", federated);
-        let task = bearer("dft", "The token that opening a task answered with.");
+        let task = "The token that opening a task answered with. One that is bound to a key is \
+                    shown as `DPoP`, with a proof (RFC 9449).";
+        let task = bearer("dft", task);
         components.add_security_scheme("task", task);
         components.add_security_scheme("api_key", bearer("dfk", "An API key minted here."));
     }

@@ -24,7 +24,18 @@ pub(crate) struct Fault {
     retry_after_seconds: Option<u32>,
     denied_by: Option<String>,
     errors: Vec<FieldFault>,
+    /// How to authenticate instead, where that is what was amiss.
+    challenge: &'static str,
 }
+
+/// What a token that is not bound is shown as.
+const BEARER: &str = "Bearer";
+/// RFC 9449, section 7.1. The algorithms are those of `identity::Algorithm`.
+const PROOF: &str = "DPoP error=\"invalid_dpop_proof\", \
+    algs=\"ES256 ES384 EdDSA PS256 PS384 PS512 RS256 RS384 RS512\"";
+/// The same where the token is good, and not what it was shown with.
+const BOUND: &str = "DPoP error=\"invalid_token\", \
+    algs=\"ES256 ES384 EdDSA PS256 PS384 PS512 RS256 RS384 RS512\"";
 
 /// How long a client should wait before it tries again what is down.
 const RETRY_AFTER_SECONDS: u32 = 5;
@@ -38,6 +49,7 @@ impl Fault {
             retry_after_seconds: None,
             denied_by: None,
             errors: Vec::new(),
+            challenge: BEARER,
         }
     }
 
@@ -49,6 +61,29 @@ impl Fault {
     /// The same for whatever was wrong with the token: a stranger learns nothing from it.
     pub(crate) fn unauthenticated() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", "the bearer token was not accepted")
+    }
+
+    /// The proof of possession does not hold, whatever the token is.
+    pub(crate) fn invalid_proof() -> Self {
+        let detail = "the proof of possession (DPoP) was not accepted";
+        let fault = Self::new(StatusCode::UNAUTHORIZED, "invalid_dpop_proof", detail);
+        Self { challenge: PROOF, ..fault }
+    }
+
+    /// The token is good, and bound to what the request does not prove to have.
+    pub(crate) fn token_bound() -> Self {
+        let detail = "the token is bound to a key or a certificate, and the request does not \
+                      prove that it has that";
+        let fault = Self::new(StatusCode::UNAUTHORIZED, "token_bound", detail);
+        Self { challenge: BOUND, ..fault }
+    }
+
+    /// The token is given to a job once, and was first used with another key.
+    pub(crate) fn another_key() -> Self {
+        let detail = "the token was first used with another key, which the request does not prove \
+                      to have; commands of one job share a key by `--proof-key-file`";
+        let fault = Self::new(StatusCode::UNAUTHORIZED, "token_bound", detail);
+        Self { challenge: BOUND, ..fault }
     }
 
     /// There is no such thing, or the caller may not see it.
@@ -121,7 +156,9 @@ impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Self {
         let text = refusal.to_string();
         match refusal {
+            Refusal::AnotherKey => Self::another_key(),
             Refusal::InProgress => Self::conflict("idempotency_in_progress", text),
+            Refusal::JobEnded => Self::conflict("job_ended", text),
             Refusal::KeyReused => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", text)
             }
@@ -143,7 +180,7 @@ impl From<Refusal> for Fault {
             Refusal::RootChanged | Refusal::RootStaged => {
                 Self::conflict("rotation_under_way", text)
             }
-            Refusal::Replayed => Self::unauthenticated(),
+            Refusal::IdentityDisabled | Refusal::Replayed => Self::unauthenticated(),
             Refusal::TaskClosed => Self::conflict("task_closed", text),
             Refusal::TaskEnding => Self::conflict("task_ending", text),
         }
@@ -236,13 +273,14 @@ impl IntoResponse for Fault {
             errors: self.errors,
         };
         let mut response = (self.status, Json(problem)).into_response();
+        response.extensions_mut().insert(envelope::Code(self.code));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = self.retry_after_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(self.challenge));
         }
         response
     }

@@ -84,6 +84,7 @@ pub(super) fn task(task: &Task, leases: Counts) -> api::Task {
         heartbeat_seconds: task.heartbeat.map(|heartbeat| heartbeat.every.as_secs()),
         lost_at: open.map(|heartbeat| heartbeat.lost_at.rfc3339()),
         closed_at: closed_at.map(Timestamp::rfc3339),
+        binding: task.binding.map(|binding| binding.as_str().to_owned()),
         leases: counts(leases),
     }
 }

@@ -32,7 +32,7 @@ pub enum ClaimValue {
 pub(crate) struct UnverifiedClaims {
     pub(crate) issuer: String,
     pub(crate) subject: String,
-    audiences: Vec<String>,
+    pub(crate) audiences: Vec<String>,
     pub(crate) expires_at: Timestamp,
     issued_at: Timestamp,
     not_before: Option<Timestamp>,
@@ -52,13 +52,7 @@ impl UnverifiedClaims {
                 None => None,
                 some => Some(time(some, "`nbf` is not a time")?),
             },
-            token_id: match members.get("jti") {
-                None => None,
-                Some(Json::Text(id)) if !id.is_empty() && id.len() <= JTI_LEN_MAX => {
-                    Some(id.clone())
-                }
-                Some(_) => return Err(Rejection::malformed("`jti` is not a short string")),
-            },
+            token_id: token_id(members.get("jti"))?,
             all: BTreeMap::new(),
         };
         let mut all = BTreeMap::new();
@@ -79,7 +73,19 @@ impl UnverifiedClaims {
             return Err(Rejection::ManyAudiences);
         }
         let leeway = Duration::from_secs(rules.leeway_seconds);
-        let age_max = Duration::from_secs(rules.token_age_max_seconds);
+        self.check_times(now, leeway, Duration::from_secs(rules.token_age_max_seconds))?;
+        let preset = rules.preset.map(Platform::preset);
+        preset.map_or(Ok(()), |preset| preset.check(&self.all, &rules.allow_traps))
+    }
+
+    /// Holds the times against a clock that may differ by `leeway`, and the token's life against
+    /// `age_max`. Call it after the signature held.
+    pub(crate) fn check_times(
+        &self,
+        now: Timestamp,
+        leeway: Duration,
+        age_max: Duration,
+    ) -> Result<(), Rejection> {
         if now >= self.expires_at.plus(leeway) {
             return Err(Rejection::Expired);
         }
@@ -93,16 +99,15 @@ impl UnverifiedClaims {
             return Err(Rejection::TimesOutOfOrder);
         }
         // Both, so that neither a far `exp` nor a token that was kept for long gets through.
-        let age = now.since(self.issued_at);
-        if self.expires_at > now.plus(age_max) || age > age_max.saturating_add(leeway) {
+        let (age, longest) = (now.since(self.issued_at), age_max.saturating_add(leeway));
+        if self.expires_at > now.plus(longest) || age > longest {
             return Err(Rejection::TooLongLived);
         }
-        let preset = rules.preset.map(Platform::preset);
-        preset.map_or(Ok(()), |preset| preset.check(&self.all, &rules.allow_traps))
+        Ok(())
     }
 }
 
-fn text(
+pub(super) fn text(
     members: &BTreeMap<String, Json>,
     name: &str,
     why: &'static str,
@@ -111,7 +116,7 @@ fn text(
     text.map(str::to_owned).ok_or(Rejection::malformed(why))
 }
 
-fn time(value: Option<&Json>, why: &'static str) -> Result<Timestamp, Rejection> {
+pub(super) fn time(value: Option<&Json>, why: &'static str) -> Result<Timestamp, Rejection> {
     match value {
         Some(Json::Integer(seconds)) if (0..=SECONDS_MAX).contains(seconds) => {
             Ok(Timestamp::from_seconds(*seconds))
@@ -120,7 +125,15 @@ fn time(value: Option<&Json>, why: &'static str) -> Result<Timestamp, Rejection>
     }
 }
 
-fn audiences(value: Option<&Json>) -> Result<Vec<String>, Rejection> {
+pub(super) fn token_id(value: Option<&Json>) -> Result<Option<String>, Rejection> {
+    match value {
+        None => Ok(None),
+        Some(Json::Text(id)) if !id.is_empty() && id.len() <= JTI_LEN_MAX => Ok(Some(id.clone())),
+        Some(_) => Err(Rejection::malformed("`jti` is not a short string")),
+    }
+}
+
+pub(super) fn audiences(value: Option<&Json>) -> Result<Vec<String>, Rejection> {
     let malformed = Rejection::malformed("`aud` is not a string or a list of strings");
     let audiences: Vec<String> = match value {
         Some(Json::Text(one)) => vec![one.clone()],
@@ -139,7 +152,7 @@ fn audiences(value: Option<&Json>) -> Result<Vec<String>, Rejection> {
 /// Nested objects by dotted path, lists of lists and of objects by index. Two claims that
 /// come to one path are a refusal: a token with `{"a.b":1,"a":{"b":2}}` could otherwise
 /// choose which of them a rule sees. `null` says nothing and is left out.
-fn flatten(
+pub(super) fn flatten(
     all: &mut BTreeMap<String, ClaimValue>,
     path: String,
     value: Json,

@@ -48,6 +48,11 @@ pub struct IssuerConfig {
     /// Whether the issuer gives a fresh token per request, so that each opens one task only.
     #[serde(default = "yes")]
     pub single_use: bool,
+    /// Whether a token that may open several tasks is bound to the first key that is proven with
+    /// it. Only where nobody but one process is given the token: what several share, with a key
+    /// each, would serve the first of them alone.
+    #[serde(default)]
+    pub first_key_binds: bool,
     /// How long a token may live and how old it may be.
     #[serde(default = "token_age_max_seconds")]
     pub token_age_max_seconds: u64,
@@ -110,6 +115,7 @@ impl IssuerConfig {
             jwks_file: None,
             ca_file: None,
             single_use: yes(),
+            first_key_binds: false,
             token_age_max_seconds: token_age_max_seconds(),
             leeway_seconds: leeway_seconds(),
             types: types(),
@@ -147,6 +153,9 @@ impl IssuerConfig {
         if !(1..=TOKEN_AGE_SECONDS_MAX).contains(&self.token_age_max_seconds) {
             faults.push(format!("token_age_max_seconds is not 1 to {TOKEN_AGE_SECONDS_MAX}"));
         }
+        if self.first_key_binds && self.single_use {
+            faults.push(String::from("first_key_binds has no use where single_use is true"));
+        }
         if self.algorithms.is_empty() {
             faults.push(String::from("algorithms is empty"));
         }
@@ -167,7 +176,7 @@ impl IssuerConfig {
     }
 }
 
-fn url_complaint(url: &Url, text: &str, insecure_http: bool) -> Option<&'static str> {
+pub(crate) fn url_complaint(url: &Url, text: &str, insecure_http: bool) -> Option<&'static str> {
     if text.len() > TEXT_LEN_MAX || !text.bytes().all(|c| c.is_ascii_graphic()) {
         return Some("it is too long or has characters that a URL has not");
     }

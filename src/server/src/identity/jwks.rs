@@ -77,6 +77,15 @@ pub struct KeySet {
     faults: Vec<KeyFault>,
 }
 
+/// What the keys of a set must say that they are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Tokens of a SPIFFE trust domain: `use` is `jwt-svid`, to the letter.
+    JwtSvid,
+    /// Tokens of an issuer: `use` is `sig`, or not there.
+    Signature,
+}
+
 /// One public key.
 #[derive(Debug)]
 pub(crate) struct Key {
@@ -87,20 +96,15 @@ pub(crate) struct Key {
 impl KeySet {
     /// Reads a JWK set.
     pub fn parse(bytes: &[u8]) -> Result<Self, JwksError> {
-        if bytes.len() > JWKS_LEN_MAX {
-            return Err(JwksError::TooLarge);
-        }
-        let mut members = json::object(bytes, LIMITS).map_err(malformed)?;
-        let Some(Json::List(keys)) = members.remove("keys") else {
-            return Err(JwksError::Malformed { why: "`keys` is not a list" });
-        };
-        if keys.len() > KEYS_MAX {
-            return Err(JwksError::TooManyKeys);
-        }
+        Ok(Self::of(&document(bytes)?.0, Purpose::Signature))
+    }
+
+    /// Those of `keys` that are usable and for `purpose`.
+    pub(crate) fn of(keys: &[Json], purpose: Purpose) -> Self {
         let mut set = Self::default();
         let mut named: BTreeMap<String, Vec<Key>> = BTreeMap::new();
-        for key in &keys {
-            match key_of(key) {
+        for key in keys {
+            match key_of(key, purpose) {
                 Ok((Some(kid), key)) => named.entry(kid).or_default().push(key),
                 Ok((None, key)) => set.unnamed.push(Arc::new(key)),
                 Err(fault) => set.faults.push(fault),
@@ -115,7 +119,7 @@ impl KeySet {
                 }
             }
         }
-        Ok(set)
+        set
     }
 
     /// How many keys are usable.
@@ -148,6 +152,11 @@ impl KeySet {
 }
 
 impl Key {
+    /// The one key that a proof of possession brings along.
+    pub(crate) fn of_proof(jwk: &Json) -> Result<Self, KeyFault> {
+        key_of(jwk, Purpose::Signature).map(|(_, key)| key)
+    }
+
     /// Verifies through the JWT library.
     pub(crate) fn verify(
         &self,
@@ -176,6 +185,21 @@ impl Key {
     }
 }
 
+/// The keys of a JWK set, unread, and its other members.
+pub(crate) fn document(bytes: &[u8]) -> Result<(Vec<Json>, Members), JwksError> {
+    if bytes.len() > JWKS_LEN_MAX {
+        return Err(JwksError::TooLarge);
+    }
+    let mut members = json::object(bytes, LIMITS).map_err(malformed)?;
+    let Some(Json::List(keys)) = members.remove("keys") else {
+        return Err(JwksError::Malformed { why: "`keys` is not a list" });
+    };
+    if keys.len() > KEYS_MAX {
+        return Err(JwksError::TooManyKeys);
+    }
+    Ok((keys, members))
+}
+
 fn malformed(fault: JsonFault) -> JwksError {
     JwksError::Malformed {
         why: match fault {
@@ -188,9 +212,9 @@ fn malformed(fault: JsonFault) -> JwksError {
     }
 }
 
-type Members = BTreeMap<String, Json>;
+pub(crate) type Members = BTreeMap<String, Json>;
 
-fn key_of(json: &Json) -> Result<(Option<String>, Key), KeyFault> {
+fn key_of(json: &Json, purpose: Purpose) -> Result<(Option<String>, Key), KeyFault> {
     let Json::Object(members) = json else { return Err(KeyFault::Malformed) };
     let kty = text(members, "kty")?;
     if kty == "oct" {
@@ -199,7 +223,7 @@ fn key_of(json: &Json) -> Result<(Option<String>, Key), KeyFault> {
     if PRIVATE.iter().any(|name| members.contains_key(*name)) {
         return Err(KeyFault::Private);
     }
-    for_verifying(members)?;
+    for_verifying(members, purpose)?;
     let (possible, decoding) = match kty {
         "RSA" => rsa(members)?,
         "EC" => ec(members)?,
@@ -224,11 +248,18 @@ fn key_of(json: &Json) -> Result<(Option<String>, Key), KeyFault> {
     Ok((kid, Key { algorithms, decoding }))
 }
 
-fn for_verifying(members: &Members) -> Result<(), KeyFault> {
-    match members.get("use") {
-        None => {}
-        Some(Json::Text(purpose)) if purpose == "sig" => {}
+fn for_verifying(members: &Members, purpose: Purpose) -> Result<(), KeyFault> {
+    let declared = match members.get("use") {
+        None => None,
+        Some(Json::Text(declared)) => Some(declared.as_str()),
         Some(_) => return Err(KeyFault::Use),
+    };
+    let fits = match purpose {
+        Purpose::JwtSvid => declared == Some("jwt-svid"),
+        Purpose::Signature => declared.is_none_or(|declared| declared == "sig"),
+    };
+    if !fits {
+        return Err(KeyFault::Use);
     }
     match members.get("key_ops") {
         None => Ok(()),

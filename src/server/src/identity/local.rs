@@ -44,7 +44,12 @@ impl LocalIssuer {
 
     /// A signed token with these claims, all of which the caller chooses.
     pub fn sign(&self, claims: &Value) -> String {
-        let header = json!({ "alg": "EdDSA", "typ": "JWT", "kid": self.kid });
+        self.sign_as("JWT", claims)
+    }
+
+    /// The same as a token of another type.
+    pub fn sign_as(&self, typ: &str, claims: &Value) -> String {
+        let header = json!({ "alg": "EdDSA", "typ": typ, "kid": self.kid });
         let part = |json: &Value| BASE64URL_NOPAD.encode(json.to_string().as_bytes());
         let message = format!("{}.{}", part(&header), part(claims));
         let signature = self.pair.sign(message.as_bytes());

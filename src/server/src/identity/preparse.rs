@@ -4,11 +4,12 @@
 //! are exactly three parts in canonical base64url, and the header holds only members that we
 //! know and none that could change which key or which bytes are verified.
 
+use std::collections::BTreeMap;
+
 use data_encoding::BASE64URL_NOPAD;
 
 use super::{
     Algorithm, Rejection,
-    claims::UnverifiedClaims,
     json::{self, Json, JsonFault, Limits},
 };
 
@@ -39,10 +40,19 @@ pub(crate) struct Header {
     pub(crate) thumbprint: bool,
 }
 
-impl<'t> Compact<'t> {
-    /// Cuts the token and reads its header.
-    pub(crate) fn parse(token: &'t str) -> Result<Self, Rejection> {
-        if token.len() > TOKEN_LEN_MAX {
+/// A text of three parts with dots between them, each in canonical base64url. What is in them
+/// is not looked at.
+pub(super) struct Parts<'t> {
+    pub(super) message: &'t str,
+    pub(super) signature: &'t str,
+    pub(super) payload: &'t str,
+    /// Decoded.
+    pub(super) header: Vec<u8>,
+}
+
+impl<'t> Parts<'t> {
+    pub(super) fn cut(token: &'t str, len_max: usize) -> Result<Self, Rejection> {
+        if token.len() > len_max {
             return Err(Rejection::TooLarge);
         }
         let parts = Rejection::malformed("not three parts");
@@ -56,24 +66,31 @@ impl<'t> Compact<'t> {
         }
         // The library decodes the signature again, but would answer a plain «bad signature».
         decoded(signature)?;
-        let header = Header::parse(&decoded(header)?)?;
-        Ok(Self { message, signature, payload, header })
-    }
-
-    /// Reads the claims, which nobody has verified yet.
-    pub(crate) fn claims(&self) -> Result<UnverifiedClaims, Rejection> {
-        let members = json::object(&decoded(self.payload)?, TOKEN_LIMITS).map_err(why)?;
-        UnverifiedClaims::parse(members)
+        Ok(Self { message, signature, payload, header: decoded(header)? })
     }
 }
 
-fn decoded(part: &str) -> Result<Vec<u8>, Rejection> {
+impl<'t> Compact<'t> {
+    /// Cuts the token and reads its header.
+    pub(crate) fn parse(token: &'t str) -> Result<Self, Rejection> {
+        let Parts { message, signature, payload, header } = Parts::cut(token, TOKEN_LEN_MAX)?;
+        let header = Header::parse(&header)?;
+        Ok(Self { message, signature, payload, header })
+    }
+
+    /// Reads the members of the payload, which nobody has verified yet.
+    pub(crate) fn members(&self) -> Result<BTreeMap<String, Json>, Rejection> {
+        json::object(&decoded(self.payload)?, TOKEN_LIMITS).map_err(why)
+    }
+}
+
+pub(super) fn decoded(part: &str) -> Result<Vec<u8>, Rejection> {
     BASE64URL_NOPAD
         .decode(part.as_bytes())
         .map_err(|_| Rejection::malformed("a part is not canonical base64url"))
 }
 
-fn why(fault: JsonFault) -> Rejection {
+pub(super) fn why(fault: JsonFault) -> Rejection {
     Rejection::malformed(match fault {
         JsonFault::Depth => "JSON nested too deeply",
         JsonFault::Duplicate => "a member appears twice",

@@ -43,6 +43,14 @@ pub struct Preset {
     pub claims: &'static [Claim],
     /// The claims that are given once and to nobody else afterwards: what rules should pin.
     pub ids: &'static [&'static str],
+    /// Claims that are names, and what pins what they name. Whoever fixes a name alone trusts
+    /// whoever has it next.
+    pub names: &'static [Naming],
+    /// What says which branch, environment or account a token is of: a rule that fixes none of
+    /// these claims lets in whatever runs there. `sub` is the subject.
+    pub places: &'static [&'static str],
+    /// The audiences of tokens that jobs ask for when they mean somebody else, or nobody.
+    pub other_audiences: &'static [Shape],
     /// What names the work that a token is for, the most exact first. Empty where nothing does.
     pub jobs: &'static [Job],
     /// What its users are caught by.
@@ -60,6 +68,30 @@ pub enum Freshness {
     PerPhase,
     /// At each request, so that no honest client sends one twice.
     PerRequest,
+    /// At each request, and nothing in it is new but its time: two of one second are the same
+    /// token.
+    PerSecond,
+}
+
+impl Freshness {
+    /// Whether a client has a token for each task that it opens.
+    pub(super) fn is_for_each(self) -> bool {
+        match self {
+            Self::PerRequest | Self::PerSecond => true,
+            Self::Kept | Self::PerJob | Self::PerPhase => false,
+        }
+    }
+}
+
+impl Freshness {
+    /// Whether one job is given a token, and keeps it. What is kept by a machine or a pod is
+    /// everybody's there.
+    fn is_of_one_job(self) -> bool {
+        match self {
+            Self::PerJob | Self::PerPhase => true,
+            Self::Kept | Self::PerRequest | Self::PerSecond => false,
+        }
+    }
 }
 
 /// A claim whose form is known.
@@ -86,6 +118,18 @@ pub enum Form {
     Number,
     /// Any single value.
     Text,
+}
+
+/// A claim that is a name.
+#[derive(Debug, Clone, Copy)]
+pub struct Naming {
+    /// The claim; `sub` is the subject.
+    pub claim: &'static str,
+    /// Sets of ids: who fixes all of one set has pinned what is named. Empty where the platform
+    /// gives no id for it.
+    pub pins: &'static [&'static [&'static str]],
+    /// The character before each id in values that have ids themselves, and how many they have.
+    pub own_ids: Option<(char, usize)>,
 }
 
 /// Claims that together name the work that a token is for.
@@ -143,7 +187,33 @@ pub(super) const fn optional(name: &'static str, form: Form) -> Claim {
     Claim { name, form, required: false }
 }
 
+/// A name that these sets of ids pin.
+pub(crate) const fn named(claim: &'static str, pins: &'static [&'static [&'static str]]) -> Naming {
+    Naming { claim, pins, own_ids: None }
+}
+
+/// The audiences that services take whose tokens are asked for on many platforms.
+const SERVICES: [&str; 7] = [
+    "api://AzureADTokenExchange",
+    "crates.io",
+    "npm:registry.npmjs.org",
+    "pypi",
+    "rubygems.org",
+    "sigstore",
+    "sts.amazonaws.com",
+];
+/// The trap of a platform whose tokens have one audience, whoever asks.
+const FIXED_AUDIENCE: &str = "fixed-audience";
+
 impl Preset {
+    /// Whether tokens for `audience` are made for other services as well, or for nobody in
+    /// particular. Where a platform leaves no choice, nothing is said.
+    pub fn shares_audience(&self, audience: &str) -> bool {
+        let fixed = self.traps.iter().any(|trap| trap.name == FIXED_AUDIENCE);
+        let theirs = || self.other_audiences.iter().any(|shape| shape.matches(audience));
+        !fixed && (SERVICES.contains(&audience) || theirs())
+    }
+
     /// The one `iss` that the platform has for everybody, if it has one.
     pub fn issuer(&self) -> Option<&'static str> {
         self.issuers.iter().find_map(Shape::exact)
@@ -155,7 +225,10 @@ impl Preset {
             config.algorithms = self.algorithms.to_vec();
         }
         if !written("single_use") {
-            config.single_use = self.freshness == Freshness::PerRequest;
+            config.single_use = self.freshness.is_for_each();
+        }
+        if !written("first_key_binds") {
+            config.first_key_binds = !config.single_use && self.freshness.is_of_one_job();
         }
         if !written("token_age_max_seconds") {
             config.token_age_max_seconds = self.life_max.as_secs();
@@ -302,6 +375,14 @@ impl Job {
 }
 
 impl Rule {
+    /// The claims that it looks at.
+    pub fn claims(self) -> Vec<&'static str> {
+        match self {
+            Self::NotInIssuer { claim } | Self::OneOf { claim, .. } => vec![claim],
+            Self::Unequal { one, other } => vec![one, other],
+        }
+    }
+
     fn catches(self, claims: &BTreeMap<String, ClaimValue>) -> bool {
         match self {
             Self::NotInIssuer { claim } => {

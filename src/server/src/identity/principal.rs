@@ -1,7 +1,7 @@
 //! Who we decided the caller is.
 //!
-//! Invariant: a principal comes from a token whose signature and rules held, and holds
-//! nothing that could be presented again as that token.
+//! Invariant: a principal comes from a token or a certificate whose signature and rules held,
+//! and holds nothing that could be presented again as that.
 
 use std::collections::BTreeMap;
 
@@ -36,27 +36,50 @@ impl Kind {
 pub struct Principal {
     /// Human or workload.
     pub kind: Kind,
-    /// The issuer's name in the configuration.
+    /// The issuer's name in the configuration, or the trust domain.
     pub issuer: String,
-    /// `sub`.
+    /// `sub`, the SPIFFE ID of a certificate, or at AWS the ARN with the unique id.
     pub subject: String,
     /// Every claim of the token, nested ones by dotted path (`kubernetes.io.pod.uid`).
     pub claims: BTreeMap<String, ClaimValue>,
     /// Hex SHA-256 of the token without its signature: an ECDSA signature can be changed into
-    /// another valid one, and a replay key must not change with it.
+    /// another valid one, and a replay key must not change with it. Of a certificate, all of it;
+    /// of a signed AWS request its signature, which alone is the same however it is written down.
     pub token_hash: String,
     /// `jti`.
     pub token_id: Option<String>,
-    /// `exp`.
+    /// `exp`, or when the certificate ends.
     pub token_expires_at: Timestamp,
     /// Whether the token may open one task only.
     pub single_use: bool,
+    /// Whether the token, where it may open several, does so with the key alone that was proven
+    /// with it first. Not there in what older versions have stored.
+    #[serde(default)]
+    pub first_key_binds: bool,
 }
 
+/// Longer than any issuer's subject, and short enough for an index of the store.
+const SUBJECT_LEN_MAX: usize = 1_024;
+
 impl Principal {
+    /// The id of a subject that may never have come; none where no subject is like that.
+    pub fn id_of(issuer: &str, subject: &str) -> Option<String> {
+        let fits = (1..=SUBJECT_LEN_MAX).contains(&subject.len());
+        let plain = !subject.chars().any(char::is_control);
+        (fits && plain).then(|| format!("{issuer}|{subject}"))
+    }
+
     /// `issuer|subject`. An issuer's name has no `|`, so two principals never share an id.
     pub fn id(&self) -> String {
         format!("{}|{}", self.issuer, self.subject)
+    }
+
+    /// When its token was issued (`iat`), where it says so.
+    pub fn issued_at(&self) -> Option<Timestamp> {
+        match self.claims.get("iat")? {
+            ClaimValue::Text(seconds) => seconds.parse().ok().map(Timestamp::from_seconds),
+            ClaimValue::List(_) => None,
+        }
     }
 
     /// What is remembered of a token that may be used once: `issuer|jti`, or the token's hash,

@@ -7,6 +7,7 @@ pub(super) mod kit;
 
 mod claims;
 mod config;
+mod fuzz;
 mod header;
 mod local;
 mod presets;

@@ -7,6 +7,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use dayfly_backend_sdk::Timestamp;
+use dayfly_lease::Binding;
 
 /// What the configuration says of a role.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +119,12 @@ pub enum Ask<'a> {
     ReleaseHold,
     /// Give our own account at a backend a new password.
     RotateRoot,
+    /// Disable an identity: end its tasks, and let it open no more.
+    DisableIdentity,
+    /// Let a disabled identity open tasks again.
+    EnableIdentity,
+    /// List the disabled identities.
+    ListDisabled,
     /// Ask who one is.
     Whoami,
 }
@@ -131,6 +138,8 @@ pub struct Circumstances {
     pub now: Timestamp,
     /// The task whose token authenticated the call, if that is how it was authenticated.
     pub own_task: Option<String>,
+    /// What the token of that task is bound to, or of the one that is about to be opened.
+    pub binding: Option<Binding>,
 }
 
 /// The actions as the schema names them.
@@ -138,7 +147,10 @@ pub struct Circumstances {
 pub(super) enum Action {
     AbandonLease,
     CompleteTask,
+    DisableIdentity,
+    EnableIdentity,
     HeartbeatTask,
+    ListDisabled,
     ListLeases,
     ListOwn,
     ListRoles,
@@ -157,10 +169,13 @@ pub(super) enum Action {
 }
 
 impl Action {
-    pub(super) const ALL: [Self; 18] = [
+    pub(super) const ALL: [Self; 21] = [
         Self::AbandonLease,
         Self::CompleteTask,
+        Self::DisableIdentity,
+        Self::EnableIdentity,
         Self::HeartbeatTask,
+        Self::ListDisabled,
         Self::ListLeases,
         Self::ListOwn,
         Self::ListRoles,
@@ -182,7 +197,10 @@ impl Action {
         match self {
             Self::AbandonLease => "abandon_lease",
             Self::CompleteTask => "complete_task",
+            Self::DisableIdentity => "disable_identity",
+            Self::EnableIdentity => "enable_identity",
             Self::HeartbeatTask => "heartbeat_task",
+            Self::ListDisabled => "list_disabled",
             Self::ListLeases => "list_leases",
             Self::ListOwn => "list_own",
             Self::ListRoles => "list_roles",
@@ -222,6 +240,9 @@ impl Ask<'_> {
             Self::ReadStanding => Action::ReadStanding,
             Self::ReleaseHold => Action::ReleaseHold,
             Self::RotateRoot => Action::RotateRoot,
+            Self::DisableIdentity => Action::DisableIdentity,
+            Self::EnableIdentity => Action::EnableIdentity,
+            Self::ListDisabled => Action::ListDisabled,
             Self::Whoami => Action::Whoami,
         }
     }
@@ -251,6 +272,9 @@ impl Ask<'_> {
             | Self::ReadStanding
             | Self::ReleaseHold
             | Self::RotateRoot
+            | Self::DisableIdentity
+            | Self::EnableIdentity
+            | Self::ListDisabled
             | Self::Whoami => None,
         }
     }

@@ -61,6 +61,18 @@ impl Allowed {
 pub struct Denial(pub Decision);
 
 impl Denial {
+    /// The answer to what no rule can permit, because there is no such thing. It is the same as
+    /// where none permits it: names are not to be guessed.
+    pub fn by_default(policy_hash: &str) -> Self {
+        let reason = Some("no rule permits it".to_owned());
+        Self(Decision {
+            allowed: false,
+            rules: vec![Rule { id: DEFAULT_DENY.to_owned(), reason }],
+            policy_hash: policy_hash.to_owned(),
+            evaluation_error: None,
+        })
+    }
+
     /// The id of the rule that denied, the first one if there are several.
     pub fn denied_by(&self) -> &str {
         self.0.rules.first().map_or(DEFAULT_DENY, |rule| &rule.id)

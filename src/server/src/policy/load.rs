@@ -27,8 +27,8 @@ pub const RULES_MAX: usize = 20_000;
 pub const RULE_ID_LEN_MAX: usize = 100;
 
 const BASE: &str = include_str!("base.cedar");
-const BASE_FILE: &str = "(built in) base.cedar";
-const BASE_PREFIX: &str = "base/";
+pub(super) const BASE_FILE: &str = "(built in) base.cedar";
+pub(super) const BASE_PREFIX: &str = "base/";
 
 /// Something wrong in a set of rules.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
@@ -60,6 +60,8 @@ impl fmt::Display for PolicyFault {
 #[derive(Debug)]
 pub(super) struct Checked {
     pub(super) policies: Vec<Policy>,
+    /// Where each of them stands, in the same order: file and line.
+    pub(super) places: Vec<(String, usize)>,
     /// SHA-256 of the schema and of all files with their names, in hexadecimal.
     pub(super) hash: String,
 }
@@ -90,10 +92,11 @@ pub(super) fn read(dir: &Path) -> Result<Vec<(String, String)>, Vec<PolicyFault>
     if faults.is_empty() { Ok(files) } else { Err(faults) }
 }
 
-/// Parses, names and validates the built-in rules and those of `files`.
+/// Parses, names and validates the built-in rules and those of `files`. Without `roles`, what
+/// rules call roles and backends is not held against anything.
 pub(super) fn check(
     files: &[(String, String)],
-    roles: &[RoleFacts],
+    roles: Option<&[RoleFacts]>,
     vocabulary: &Vocabulary,
 ) -> Result<Checked, Vec<PolicyFault>> {
     let mut faults = Vec::new();
@@ -109,13 +112,16 @@ pub(super) fn check(
         return Err(vec![PolicyFault::new(file, None, message)]);
     }
     name(&mut placed, &mut faults);
-    for rule in &placed {
-        references(rule, roles, &mut faults);
+    if let Some(roles) = roles {
+        for rule in &placed {
+            references(rule, roles, &mut faults);
+        }
     }
     validate(&placed, vocabulary, &mut faults);
     if faults.is_empty() {
+        let places = placed.iter().map(|rule| (rule.file.to_owned(), rule.line)).collect();
         let policies = placed.into_iter().map(|rule| rule.policy).collect();
-        return Ok(Checked { policies, hash: hash(&files) });
+        return Ok(Checked { policies, places, hash: hash(&files) });
     }
     faults.sort();
     faults.dedup();
@@ -238,15 +244,17 @@ fn references(rule: &Placed<'_>, roles: &[RoleFacts], faults: &mut Vec<PolicyFau
         if known.contains(name.as_str()) {
             continue;
         }
-        let near = known.iter().max_by(|a, b| {
-            strsim::jaro_winkler(a, &name).total_cmp(&strsim::jaro_winkler(b, &name))
-        });
-        let hint = near
-            .filter(|near| strsim::jaro_winkler(near, &name) > 0.8)
-            .map(|near| format!("; did you mean `{near}`?"));
-        let hint = hint.unwrap_or_default();
+        let hint = hint(&known, &name);
         faults.push(rule.fault(format!("no {what} is named `{}`{hint}", name.escape_debug())));
     }
+}
+
+/// The name that was probably meant, as the end of a sentence; nothing if none is near.
+pub(super) fn hint(known: &BTreeSet<&str>, name: &str) -> String {
+    let alike = |known: &str| strsim::jaro_winkler(known, name);
+    let near = known.iter().max_by(|a, b| alike(a).total_cmp(&alike(b)));
+    let near = near.filter(|near| alike(near) > 0.8);
+    near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default()
 }
 
 /// Strictly, and warnings count: a rule that can never apply is a mistake, and one with

@@ -8,6 +8,7 @@ use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
     error::Error,
+    net::IpAddr,
     sync::LazyLock,
 };
 
@@ -16,8 +17,12 @@ use cedar_policy::{
     RestrictedExpression as Value, Schema,
 };
 use dayfly_backend_sdk::Timestamp;
+use dayfly_lease::Binding;
 
-use super::ask::{Action, Ask, Circumstances, LeaseFacts, RoleFacts};
+use super::{
+    ask::{Action, Ask, Circumstances, LeaseFacts, RoleFacts},
+    mentions::Mentions,
+};
 use crate::identity::{ClaimValue, Kind, Principal};
 
 /// The most claims and list entries of one principal that are weighed. Cutting the list off
@@ -96,50 +101,80 @@ impl Vocabulary {
     pub(super) fn schema(&self) -> &Schema {
         &self.schema
     }
+}
 
-    /// The request and the entities that it speaks of.
+/// A question, in pieces.
+pub(super) struct Parts {
+    pub(super) caller: Entity,
+    pub(super) action: EntityUid,
+    pub(super) resource: Entity,
+    pub(super) context: Context,
+}
+
+/// Puts questions to rules that mention certain things: what they do not mention is left out.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asker<'a> {
+    pub(super) vocabulary: &'static Vocabulary,
+    pub(super) mentions: &'a Mentions,
+}
+
+impl Asker<'_> {
+    /// The request and the entities that it speaks of. Neither is validated, which would cost
+    /// more than the rules do: all of it is built by the functions here, and what no rule reads
+    /// is not there. That each question fits the schema when nothing is left out, is tested.
     pub(super) fn question(
         &self,
         principal: &Principal,
         ask: &Ask<'_>,
         circumstances: &Circumstances,
     ) -> Result<(Request, Entities), Unaskable> {
-        let caller = self.principal(principal)?;
-        let resource = self.resource(ask)?;
-        let action = self.actions.get(&ask.action());
-        let action = action.ok_or_else(|| Unaskable::Schema("an action is missing".into()))?;
-        let request = Request::new(
-            caller.uid(),
-            action.clone(),
-            resource.uid(),
-            context(ask, circumstances)?,
-            Some(&self.schema),
-        )
-        .map_err(schema)?;
-        // Built by the functions here and by nothing else, so not validated once more: that
-        // would cost more than the rules do. The question itself was validated above.
+        let Parts { caller, action, resource, context } =
+            self.parts(principal, ask, circumstances)?;
+        let request = Request::new(caller.uid(), action, resource.uid(), context, None);
         let entities = Entities::from_entities([caller, resource], None);
-        Ok((request, entities.map_err(schema)?))
+        Ok((request.map_err(schema)?, entities.map_err(schema)?))
+    }
+
+    /// What a question is made of.
+    pub(super) fn parts(
+        &self,
+        principal: &Principal,
+        ask: &Ask<'_>,
+        circumstances: &Circumstances,
+    ) -> Result<Parts, Unaskable> {
+        let action = self.vocabulary.actions.get(&ask.action());
+        let action = action.ok_or_else(|| Unaskable::Schema("an action is missing".into()))?;
+        Ok(Parts {
+            caller: self.principal(principal)?,
+            action: action.clone(),
+            resource: self.resource(ask)?,
+            context: self.context(ask, circumstances)?,
+        })
     }
 
     fn principal(&self, principal: &Principal) -> Result<Entity, Unaskable> {
         if principal.issuer.contains('|') {
             return Err(Unaskable::Issuer);
         }
+        let types = &self.vocabulary.types;
         let mut tags = Vec::new();
-        let mut parents = HashSet::from([uid(&self.types.issuer, &principal.issuer)]);
+        let mut parents = HashSet::from([uid(&types.issuer, &principal.issuer)]);
         let mut count: usize = 0;
         for (name, claim) in &principal.claims {
             match claim {
                 ClaimValue::Text(value) => {
                     count = count.saturating_add(1);
-                    tags.push((name.clone(), text(value)));
+                    if self.mentions.tag(name) {
+                        tags.push((name.clone(), text(value)));
+                    }
                 }
                 ClaimValue::List(entries) => {
                     count = count.saturating_add(entries.len());
                     let name = escaped(name);
-                    let entry = |entry| uid(&self.types.claim, &format!("{name}={entry}"));
-                    parents.extend(entries.iter().take(CLAIMS_MAX).map(entry));
+                    let entries = entries.iter().take(CLAIMS_MAX);
+                    let ids = entries.map(|entry| format!("{name}={entry}"));
+                    let mentioned = ids.filter(|id| self.mentions.claim(id));
+                    parents.extend(mentioned.map(|id| uid(&types.claim, &id)));
                 }
             }
         }
@@ -147,16 +182,17 @@ impl Vocabulary {
             return Err(Unaskable::Claims { count });
         }
         let kind = match principal.kind {
-            Kind::Human => &self.types.human,
-            Kind::Workload => &self.types.workload,
+            Kind::Human => &types.human,
+            Kind::Workload => &types.workload,
         };
         let id = principal.id();
         let attributes = [
-            ("id", text(&id)),
-            ("issuer", text(&principal.issuer)),
-            ("subject", text(&principal.subject)),
+            ("id", id.as_str()),
+            ("issuer", principal.issuer.as_str()),
+            ("subject", principal.subject.as_str()),
         ];
-        Entity::new_with_tags(uid(kind, &id), named(attributes), parents, tags).map_err(schema)
+        let attributes = self.attributes(attributes);
+        Entity::new_with_tags(uid(kind, &id), attributes, parents, tags).map_err(schema)
     }
 
     fn resource(&self, ask: &Ask<'_>) -> Result<Entity, Unaskable> {
@@ -169,8 +205,8 @@ impl Vocabulary {
             Ask::CompleteTask { task, owner }
             | Ask::HeartbeatTask { task, owner }
             | Ask::ReadTask { task, owner } => {
-                let attributes = [("id", text(task)), ("owner", text(owner))];
-                entity(&self.types.task, task, named(attributes), [])
+                let attributes = self.attributes([("id", *task), ("owner", *owner)]);
+                entity(&self.vocabulary.types.task, task, attributes, [])
             }
             Ask::OpenTask { .. }
             | Ask::ListLeases
@@ -181,37 +217,59 @@ impl Vocabulary {
             | Ask::ReadStanding
             | Ask::ReleaseHold
             | Ask::RotateRoot
-            | Ask::Whoami => Ok(Entity::with_uid(self.broker.clone())),
+            | Ask::DisableIdentity
+            | Ask::EnableIdentity
+            | Ask::ListDisabled
+            | Ask::Whoami => Ok(Entity::with_uid(self.vocabulary.broker.clone())),
         }
     }
 
     fn role(&self, role: &RoleFacts) -> Result<Entity, Unaskable> {
-        let label = |name| role.labels.get(name).map(|value| (name, text(value)));
+        let types = &self.vocabulary.types;
+        let label = |name| role.labels.get(name).map(|value| (name, value.as_str()));
         let attributes = [
-            ("name", text(&role.name)),
-            ("backend", text(&role.backend)),
-            ("owner", text(&role.owner)),
+            ("name", role.name.as_str()),
+            ("backend", role.backend.as_str()),
+            ("owner", role.owner.as_str()),
         ];
         let attributes = attributes.into_iter().chain(label("environment")).chain(label("risk"));
+        let labels = role.labels.iter().filter(|(name, _)| self.mentions.tag(name));
         Entity::new_with_tags(
-            uid(&self.types.role, &role.name),
-            named(attributes),
-            [uid(&self.types.backend, &role.backend)],
-            role.labels.iter().map(|(name, value)| (name.clone(), text(value))),
+            uid(&types.role, &role.name),
+            self.attributes(attributes),
+            [uid(&types.backend, &role.backend)],
+            labels.map(|(name, value)| (name.clone(), text(value))),
         )
         .map_err(schema)
     }
 
     fn lease(&self, lease: &LeaseFacts<'_>) -> Result<Entity, Unaskable> {
+        let types = &self.vocabulary.types;
         let attributes = [
-            ("id", text(lease.lease)),
-            ("owner", text(lease.owner)),
-            ("task", text(lease.task)),
-            ("role", text(lease.role)),
-            ("backend", text(lease.backend)),
+            ("id", lease.lease),
+            ("owner", lease.owner),
+            ("task", lease.task),
+            ("role", lease.role),
+            ("backend", lease.backend),
         ];
-        let parents = [uid(&self.types.role, lease.role), uid(&self.types.backend, lease.backend)];
-        entity(&self.types.lease, lease.lease, named(attributes), parents)
+        let parents = [uid(&types.role, lease.role), uid(&types.backend, lease.backend)];
+        entity(&types.lease, lease.lease, self.attributes(attributes), parents)
+    }
+
+    /// Those attributes that a rule mentions, with their texts as values.
+    fn attributes<'a>(
+        &self,
+        pairs: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> impl Iterator<Item = (String, Value)> {
+        let mentioned = pairs.into_iter().filter(|(name, _)| self.mentions.attribute(name));
+        mentioned.map(|(name, value)| (name.to_owned(), text(value)))
+    }
+
+    fn context(&self, ask: &Ask<'_>, circumstances: &Circumstances) -> Result<Context, Unaskable> {
+        let facts = facts(ask, circumstances);
+        let mentioned = facts.into_iter().filter(|(name, _)| self.mentions.attribute(name));
+        let pairs = mentioned.map(|(name, fact)| (name.to_owned(), fact.value()));
+        Context::from_pairs(pairs).map_err(schema)
     }
 }
 
@@ -224,24 +282,46 @@ fn entity(
     Entity::new_with_tags(uid(kind, id), attributes, parents, BTreeMap::new()).map_err(schema)
 }
 
-fn context(ask: &Ask<'_>, circumstances: &Circumstances) -> Result<Context, Unaskable> {
-    let mut pairs = vec![("now", instant(circumstances.now))];
-    // A client of a dual-stack listener must match rules on its IPv4 network.
-    let address = circumstances.source_address.map(|address| address.to_canonical().to_string());
-    pairs.extend(address.map(|address| ("source_address", Value::new_ip(address))));
-    pairs.extend(circumstances.own_task.as_ref().map(|task| ("own_task", text(task))));
+/// What surrounds a question, before it is a value of Cedar's.
+#[derive(Clone, Copy)]
+enum Fact<'a> {
+    Address(IpAddr),
+    Instant(Timestamp),
+    Seconds(i64),
+    Text(&'a str),
+}
+
+impl Fact<'_> {
+    fn value(self) -> Value {
+        match self {
+            // A client of a dual-stack listener must match rules on its IPv4 network.
+            Self::Address(address) => Value::new_ip(address.to_canonical().to_string()),
+            Self::Instant(at) => instant(at),
+            Self::Seconds(seconds) => Value::new_long(seconds),
+            Self::Text(value) => text(value),
+        }
+    }
+}
+
+fn facts<'a>(ask: &'a Ask<'a>, circumstances: &'a Circumstances) -> Vec<(&'static str, Fact<'a>)> {
+    let binding = circumstances.binding.map_or("none", Binding::as_str);
+    let mut facts =
+        vec![("now", Fact::Instant(circumstances.now)), ("token_binding", Fact::Text(binding))];
+    let address = circumstances.source_address;
+    facts.extend(address.map(|address| ("source_address", Fact::Address(address))));
+    facts.extend(circumstances.own_task.as_ref().map(|task| ("own_task", Fact::Text(task))));
     match ask {
         Ask::OpenTask { purpose, ttl_seconds } => {
-            pairs.push(("purpose", text(purpose)));
-            pairs.push(("ttl_seconds", Value::new_long(*ttl_seconds)));
+            facts.push(("purpose", Fact::Text(purpose)));
+            facts.push(("ttl_seconds", Fact::Seconds(*ttl_seconds)));
         }
         Ask::Mint { purpose, ttl_seconds, task, .. } => {
-            pairs.push(("purpose", text(purpose)));
-            pairs.push(("ttl_seconds", Value::new_long(*ttl_seconds)));
-            pairs.push(("task", text(task)));
+            facts.push(("purpose", Fact::Text(purpose)));
+            facts.push(("ttl_seconds", Fact::Seconds(*ttl_seconds)));
+            facts.push(("task", Fact::Text(task)));
         }
         Ask::RenewLease { ttl_seconds, .. } => {
-            pairs.push(("ttl_seconds", Value::new_long(*ttl_seconds)));
+            facts.push(("ttl_seconds", Fact::Seconds(*ttl_seconds)));
         }
         Ask::RevokeLease { .. }
         | Ask::AbandonLease { .. }
@@ -257,9 +337,12 @@ fn context(ask: &Ask<'_>, circumstances: &Circumstances) -> Result<Context, Unas
         | Ask::ReadStanding
         | Ask::ReleaseHold
         | Ask::RotateRoot
+        | Ask::DisableIdentity
+        | Ask::EnableIdentity
+        | Ask::ListDisabled
         | Ask::Whoami => {}
     }
-    Context::from_pairs(named(pairs)).map_err(schema)
+    facts
 }
 
 /// In whole seconds: Cedar reads either no fraction or three digits of it.
@@ -275,12 +358,6 @@ fn text(value: &str) -> Value {
 
 fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
     EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id))
-}
-
-fn named<'a>(
-    pairs: impl IntoIterator<Item = (&'a str, Value)>,
-) -> impl Iterator<Item = (String, Value)> {
-    pairs.into_iter().map(|(name, value)| (name.to_owned(), value))
 }
 
 /// A claim's name with `=` and `%` escaped: the first `=` of `name=entry` is the border, and

@@ -8,11 +8,15 @@
 use std::{
     collections::{BTreeSet, HashMap},
     fmt,
+    sync::LazyLock,
 };
 
 use cedar_policy::{ActionConstraint, EntityUid, Policy, PolicySet, ResourceConstraint};
 
-use super::ask::{Action, Ask};
+use super::{
+    ask::{Action, Ask},
+    mentions::Mentions,
+};
 
 /// The portions of each action.
 #[derive(Default)]
@@ -22,6 +26,8 @@ pub(super) struct Slices(HashMap<Action, Portions>);
 struct Portions {
     /// Rules that are pinned to no role and no backend.
     common: PolicySet,
+    /// What all of them can look at.
+    mentions: Mentions,
     backends: HashMap<String, PolicySet>,
     roles: HashMap<String, PolicySet>,
 }
@@ -41,6 +47,7 @@ impl Slices {
             let pin = pin(&policy.resource_constraint());
             for action in actions(&policy.action_constraint()) {
                 let portions = slices.0.entry(action).or_default();
+                portions.mentions.add(policy)?;
                 let portion = match &pin {
                     Pin::Backend(name) => portions.backends.entry(name.clone()).or_default(),
                     Pin::None => &mut portions.common,
@@ -50,6 +57,12 @@ impl Slices {
             }
         }
         Ok(slices)
+    }
+
+    /// What the rules that a question is put to can look at.
+    pub(super) fn mentions(&self, ask: &Ask<'_>) -> &Mentions {
+        static NOTHING: LazyLock<Mentions> = LazyLock::new(Mentions::default);
+        self.0.get(&ask.action()).map_or(&NOTHING, |portions| &portions.mentions)
     }
 
     /// The portions that a question is put to.
@@ -70,7 +83,8 @@ impl fmt::Debug for Slices {
     }
 }
 
-fn actions(constraint: &ActionConstraint) -> BTreeSet<Action> {
+/// The actions that a scope admits.
+pub(super) fn actions(constraint: &ActionConstraint) -> BTreeSet<Action> {
     let named: Vec<&EntityUid> = match constraint {
         ActionConstraint::Any => return Action::ALL.into_iter().collect(),
         ActionConstraint::Eq(uid) => vec![uid],
@@ -103,7 +117,7 @@ fn pin(constraint: &ResourceConstraint) -> Pin {
 
 #[cfg(test)]
 impl Slices {
-    /// Everything in one portion, for comparison.
+    /// Everything in one portion, and nothing left out, for comparison.
     pub(super) fn whole<'a>(
         policies: impl IntoIterator<Item = &'a Policy>,
     ) -> Result<Self, String> {
@@ -112,8 +126,10 @@ impl Slices {
             common.add(policy.clone()).map_err(|error| error.to_string())?;
         }
         let all = Action::ALL.into_iter();
-        let portions =
-            |action| (action, Portions { common: common.clone(), ..Portions::default() });
+        let portions = |action| {
+            let mentions = Mentions::everything();
+            (action, Portions { common: common.clone(), mentions, ..Portions::default() })
+        };
         Ok(Self(all.map(portions).collect()))
     }
 

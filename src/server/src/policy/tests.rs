@@ -3,6 +3,7 @@
 mod answers;
 mod faults;
 mod hostile;
+mod mentions;
 mod portions;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ fn principal(kind: Kind, issuer: &str, subject: &str) -> Principal {
         token_id: None,
         token_expires_at: Timestamp::MAX,
         single_use: true,
+        first_key_binds: false,
     }
 }
 

@@ -9,11 +9,7 @@ use std::{
     time::Duration,
 };
 
-use axum_server::{
-    Handle,
-    accept::NoDelayAcceptor,
-    tls_rustls::{RustlsAcceptor, RustlsConfig},
-};
+use axum_server::{Handle, accept::NoDelayAcceptor, tls_rustls::RustlsConfig};
 use dayfly_lease::spawn;
 use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
@@ -24,7 +20,10 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::ServeError;
+use super::{
+    ServeError,
+    tls::{Acceptor, Tls},
+};
 use crate::{broker::Broker, config::TlsConfig, http, identity};
 
 /// The longest that requests may take to finish after we were told to stop.
@@ -36,7 +35,7 @@ pub struct Listening {
     address: SocketAddr,
     handle: Handle<SocketAddr>,
     server: JoinHandle<std::io::Result<()>>,
-    tls: Option<(RustlsConfig, TlsConfig)>,
+    tls: Option<(RustlsConfig, Tls)>,
 }
 
 /// Listens on `address`; port 0 takes a free one.
@@ -54,7 +53,7 @@ pub async fn listen(
         http::router(Arc::clone(broker)).into_make_service_with_connect_info::<SocketAddr>();
     let handle = Handle::new();
     // Answers with a secret go out in two writes (http/handover.rs); Nagle's algorithm would
-    // hold the second back until the first is acknowledged.
+    // hold the second back until the first is acknowledged. The same holds in tls.rs.
     let (server, tls) = match tls {
         None => {
             let mut server = axum_server::from_tcp(listener)
@@ -65,16 +64,14 @@ pub async fn listen(
             (spawn(server.serve(service)), None)
         }
         Some(files) => {
-            let config = RustlsConfig::from_pem_file(&files.cert_file, &files.key_file)
-                .await
-                .map_err(ServeError::Tls)?;
-            let acceptor = RustlsAcceptor::new(config.clone()).acceptor(NoDelayAcceptor::new());
+            let tls = Tls::new(files, broker).await;
+            let config = RustlsConfig::from_config(tls.config().await.map_err(ServeError::Tls)?);
             let mut server = axum_server::from_tcp(listener)
                 .map_err(failed)?
-                .acceptor(acceptor)
+                .acceptor(Acceptor::new(config.clone(), Arc::clone(broker)))
                 .handle(handle.clone());
             bound(server.http_builder());
-            (spawn(server.serve(service)), Some((config, files.clone())))
+            (spawn(server.serve(service)), Some((config, tls)))
         }
     };
     Ok(Listening { address: local, handle, server, tls })
@@ -133,9 +130,12 @@ impl Listening {
     }
 
     async fn reload_certificate(&self) {
-        let Some((config, files)) = &self.tls else { return };
-        match config.reload_from_pem_file(&files.cert_file, &files.key_file).await {
-            Ok(()) => tracing::info!("tls.reloaded"),
+        let Some((config, tls)) = &self.tls else { return };
+        match tls.config().await {
+            Ok(read) => {
+                config.reload_from_config(read);
+                tracing::info!("tls.reloaded");
+            }
             Err(error) => tracing::error!(%error, "tls.reload.refused"),
         }
     }

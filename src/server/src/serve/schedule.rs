@@ -16,12 +16,15 @@ use crate::{
 
 /// How often the issuers' keys are looked at.
 pub(super) const KEY_REFRESH: Duration = Duration::from_secs(30);
-/// Replayed tokens that have ended themselves are forgotten once an hour.
-const FORGET: &str = "0 17 * * * *";
+/// Replayed tokens and proofs that have ended themselves are forgotten once a minute: each
+/// request with a proof leaves a row.
+const FORGET: &str = "17 * * * * *";
 
 /// What ended long ago is forgotten once an hour, and rows that were put aside are looked at
 /// again: a newer program may be able to read them.
 const TIDY: &str = "0 37 * * * *";
+/// What an interrupted disabling left open is ended once a minute.
+const DISABLE: &str = "23 * * * * *";
 /// Rows that are forgotten in one transaction, which others' changes share and wait for.
 const PRUNE_BATCH: u32 = 1_000;
 /// Between two such transactions.
@@ -49,6 +52,12 @@ pub(super) async fn start(
                 Err(error) => tracing::error!(%error, "replay.forget.failed"),
             }
         })
+    });
+    scheduler.add(job.map_err(ServeError::Schedule)?).await.map_err(ServeError::Schedule)?;
+    let ending = Arc::clone(broker);
+    let job = Job::new_async(DISABLE, move |_, _| {
+        let broker = Arc::clone(&ending);
+        Box::pin(async move { end_disabled(&broker).await })
     });
     scheduler.add(job.map_err(ServeError::Schedule)?).await.map_err(ServeError::Schedule)?;
     let tidying = Arc::clone(broker);
@@ -95,6 +104,15 @@ pub(super) async fn look_again(broker: &Broker) {
         Ok(0) => {}
         Ok(rows) => tracing::warn!(rows, "lease.quarantine.looked_at_again"),
         Err(error) => tracing::error!(%error, "lease.quarantine.failed"),
+    }
+}
+
+/// Ends the open tasks of disabled identities that whoever disabled them did not get to.
+pub(super) async fn end_disabled(broker: &Broker) {
+    match broker.engine.end_disabled().await {
+        Ok(tasks) if tasks.is_empty() => {}
+        Ok(tasks) => tracing::warn!(tasks = tasks.len(), "identity.disabled.finished"),
+        Err(error) => tracing::error!(%error, "identity.disabled.unfinished"),
     }
 }
 

@@ -32,6 +32,22 @@ fn refusal(path: &Path) -> String {
 }
 
 #[test]
+fn a_file_that_is_replaced_is_read_again() {
+    let home = Home::new();
+    let path = home.file("token", b"first\n", 0o600);
+    let source = SecretSource::File(path.clone());
+    assert_eq!(source.read().unwrap().expose(), "first");
+    fs::rename(home.file("next", b"second\n", 0o600), &path).unwrap();
+    assert_eq!(source.read().unwrap().expose(), "second");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    let error = source.read().unwrap_err();
+    assert!(error.ends_with("is open to other users; chmod it to 0600"), "{error}");
+    let fixed = SecretSource::Environment(Secret::new("third"));
+    assert_eq!(fixed.read().unwrap().expose(), "third");
+    assert!(!format!("{source:?} {fixed:?}").contains("third"));
+}
+
+#[test]
 fn a_file_is_exact_but_for_one_newline() {
     let home = Home::new();
     for (bytes, secret) in [

@@ -11,10 +11,16 @@ fn files(dir: &Path) {
         ("secrets/audit-key", "5f".repeat(32)),
         ("secrets/seal-key", "VVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVVU=\n".to_owned()),
         ("secrets/orders-password", "hunter2\n".to_owned()),
+        ("secrets/cluster-eu-token", "token".to_owned()),
+        ("secrets/cluster-us-token", "token".to_owned()),
+        ("secrets/github-webhook", "5f".repeat(32)),
+        ("secrets/github-webhook-before", "5e".repeat(32)),
+        ("secrets/github-api-token", "ghs_1\n".to_owned()),
         ("tls/key.pem", "key".to_owned()),
         ("tls/chain.pem", "chain".to_owned()),
         ("issuers/gitlab.json", "{}".to_owned()),
         ("issuers/cluster-eu.pem", "ca".to_owned()),
+        ("issuers/spire.pem", "ca".to_owned()),
         ("policies/a.cedar", String::new()),
     ];
     for (name, text) in private {
@@ -29,7 +35,11 @@ fn the_example_loads() {
     let file = dir.path().join("dayfly.toml");
     fs::write(&file, EXAMPLE).unwrap();
     let config = load(&file, &no_env).unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!((config.issuers.len(), config.trust_domains.len()), (4, 1));
     assert_eq!(config.issuers.len(), 4);
+    assert_eq!(config.aws_identities.len(), 1);
+    let clusters: Vec<_> = config.clusters.iter().map(ClusterConfig::issuer_name).collect();
+    assert_eq!(clusters, ["cluster-eu", "cluster-us"]);
     assert_eq!(config.backends.len(), 2);
     let roles: Vec<_> = config.roles.iter().map(|role| role.name.as_str()).collect();
     assert_eq!(roles, ["orders-read", "orders-migrate", "build-cache"]);
@@ -66,6 +76,18 @@ fn the_commented_keys_of_the_example_load() {
     assert_eq!(engine, format!("{:?}", EngineConfig::default()));
     let tls = config.server.tls.unwrap();
     assert_eq!(tls.key_file, dir.path().join("tls/key.pem"));
+    assert_eq!(tls.client_certificates, ClientCertificates::Spiffe);
+    let [domain] = config.trust_domains.as_slice() else { panic!("not one trust domain") };
+    let mut default = TrustDomainConfig::new(&*domain.name, domain.bundle.clone());
+    default.audiences.clone_from(&domain.audiences);
+    assert_eq!(*domain, default);
     let gitlab = config.issuers.iter().find(|issuer| issuer.name == "gitlab").unwrap();
     assert_eq!(gitlab.jwks_file, Some(dir.path().join("issuers/gitlab.json")));
+    let cluster = config.clusters.first().unwrap();
+    assert_eq!(cluster.ca_file, Some(dir.path().join("issuers/cluster-eu.pem")));
+    let webhook = config.webhooks.first().unwrap();
+    assert_eq!((webhook.issuer.as_str(), webhook.keys.len()), ("github", 2));
+    let [poller] = config.pollers.as_slice() else { panic!("not one poller") };
+    assert_eq!(poller.api_url.as_str(), "https://api.github.com/");
+    assert_eq!(poller.interval, Duration::from_mins(1));
 }

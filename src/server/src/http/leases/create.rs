@@ -23,7 +23,7 @@ use crate::{
     Role,
     broker::Broker,
     grant::{grant, lifetime},
-    policy::{DEFAULT_DENY, Decision, Denial, Permit, Rule},
+    policy::{Denial, Permit},
 };
 
 /// Mints a credential under a lease of the caller's task.
@@ -120,8 +120,7 @@ async fn ask<'a>(
 ) -> Result<Permitted<'a>, Fault> {
     let policies = broker.policies.load();
     let Some(role) = broker.roles.find(wish.role) else {
-        // The same answer as for a role that no rule permits: names are not to be guessed.
-        let denial = no_such_role(policies.hash());
+        let denial = Denial::by_default(policies.hash());
         caller.note_denial(broker, "mint", &denial, None).await?;
         return Err(Fault::denied("role_denied", &denial).at(wish.pointer));
     };
@@ -169,14 +168,4 @@ pub(in crate::http) async fn mint(
         drop(caller.note_refusal(broker, fault.code(), Some(&role.facts.name)).await);
     }
     minted
-}
-
-fn no_such_role(policy_hash: &str) -> Denial {
-    let reason = Some("no rule permits it".to_owned());
-    Denial(Decision {
-        allowed: false,
-        rules: vec![Rule { id: DEFAULT_DENY.to_owned(), reason }],
-        policy_hash: policy_hash.to_owned(),
-        evaluation_error: None,
-    })
 }

@@ -3,11 +3,15 @@
 //! Invariant: all roles or none. Until the answer is taken, everything that was minted for it
 //! dies when this future is dropped.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use axum::{extract::State, http::StatusCode, response::Response};
+use data_encoding::BASE64URL_NOPAD;
 use dayfly_api as api;
-use dayfly_lease::{Minted, NewTask, Replay, Task, TaskId, Write, Written, audit::Entry};
+use dayfly_lease::{
+    Binding, FirstKey, JobKey, Minted, NewTask, Refusal, Replay, Task, TaskId, TokenUse, Write,
+    Written, audit::Entry,
+};
 use futures_util::future::try_join_all;
 use serde_json::json;
 
@@ -22,6 +26,7 @@ use super::super::{
 };
 use crate::{
     broker::Broker,
+    identity::Principal,
     policy::{Allowed, Ask},
 };
 
@@ -35,11 +40,13 @@ const ROLES_MAX: usize = 16;
 #[utoipa::path(
     post, path = "/api/v1/tasks", tag = "workload", request_body = api::CreateTask,
     security(("federated" = [])),
+    params(("DPoP" = Option<String>, Header, description = "a proof of a key (RFC 9449), to which the task's token is bound")),
     responses(
         (status = 201, body = api::OpenedTask),
         (status = 400, body = api::Problem, content_type = "application/problem+json"),
         (status = 401, body = api::Problem, content_type = "application/problem+json"),
         (status = 403, body = api::Problem, content_type = "application/problem+json"),
+        (status = 409, body = api::Problem, content_type = "application/problem+json"),
         (status = 413, body = api::Problem, content_type = "application/problem+json"),
         (status = 422, body = api::Problem, content_type = "application/problem+json"),
         (status = 502, body = api::Problem, content_type = "application/problem+json"),
@@ -55,13 +62,16 @@ pub(crate) async fn handler(
     if caller.task.is_some() {
         return Err(Fault::unauthenticated());
     }
-    let (ttl, heartbeat) = match acceptable(&broker, &wanted) {
+    let acceptable = acceptable(&broker, &wanted)
+        .and_then(|(ttl, heartbeat)| Ok((ttl, heartbeat, binding(&broker, &caller, wanted.bind)?)));
+    let (ttl, heartbeat, binding) = match acceptable {
         Ok(acceptable) => acceptable,
         Err(fault) => {
             caller.note_refusal(&broker, fault.code(), None).await?;
             return Err(fault);
         }
     };
+    let caller = caller.bound(binding);
     let ask = Ask::OpenTask { purpose: &wanted.purpose, ttl_seconds: wanted.ttl_seconds };
     let allowed = caller.may(&broker, &ask).await.map_err(Refused::forbidden)?;
     let id = TaskId::new(broker.clock.now(), broker.entropy.as_ref());
@@ -72,23 +82,27 @@ pub(crate) async fn handler(
         id,
         principal: caller.principal.id(),
         issuer: caller.principal.issuer.clone(),
-        identity: json!(caller.principal),
+        identity: json!(caller.opener()),
         purpose: wanted.purpose.clone(),
+        issued_at: caller.principal.issued_at(),
         token_hash,
         ttl,
         heartbeat,
+        keys: broker.job_of(&caller.principal),
+        binding,
     };
-    let task = open(&broker, &caller, new, &allowed).await?;
+    let mut task = open(&broker, &caller, new, &allowed).await?;
     let guard = TaskGuard::new(&broker.engine, task.id);
     let owner = caller.with_task(task.clone());
-    let mints =
-        permitted.into_iter().map(|permitted| mint(&broker, &owner, task.id, permitted, None));
+    let mints = permitted.into_iter().map(|permitted| mint(&broker, &owner, id, permitted, None));
     // The first failure drops the others, and what they minted is revoked as undelivered.
-    let minted: Vec<Minted> = try_join_all(mints).await?;
+    let minted: Vec<Minted> = heard_meanwhile(&broker, &mut task, try_join_all(mints)).await?;
     let shown = minted.iter().map(|m| render::lease(&m.lease, Some(&m.credential)));
     let body = api::OpenedTask {
         id: task.id.to_string(),
         token: token.expose().to_owned(),
+        token_type: token_type(binding).to_owned(),
+        binding: binding.map(|binding| binding.as_str().to_owned()),
         state: "open".to_owned(),
         expires_at: task.expires_at.rfc3339(),
         lost_at: task.heartbeat.map(|heartbeat| heartbeat.lost_at.rfc3339()),
@@ -96,6 +110,37 @@ pub(crate) async fn handler(
     };
     let deliveries = minted.into_iter().map(|minted| minted.delivery).collect();
     respond(StatusCode::CREATED, &body, Handover { deliveries, task: Some(guard) })
+}
+
+/// Does `work` for whoever waits for it, who is there, and cannot say so before it has the token:
+/// its silence begins with the answer, however long the mints take.
+async fn heard_meanwhile<T>(broker: &Broker, task: &mut Task, work: impl Future<Output = T>) -> T {
+    let Some(heartbeat) = task.heartbeat else { return work.await };
+    // A beat within this of another one changes nothing.
+    let quarter = heartbeat.every / 4;
+    let mut work = pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = beat_after(quarter, broker, task) => {}
+        }
+    }
+}
+
+/// A beat that the store does not take leaves a gap in what the engine has heard.
+async fn beat_after(pause: Duration, broker: &Broker, task: &mut Task) {
+    broker.clock.sleep(pause).await;
+    match broker.engine.store().write(Write::Beat { task: task.id }).await {
+        Ok(Written::Task(heard)) => *task = *heard,
+        Ok(_) => {}
+        // It has ended meanwhile, and so will the mints.
+        Err(error) if error.refusal().is_some() => {}
+        Err(error) => {
+            tracing::warn!(task.id = %task.id, %error, "task.beat.failed");
+            broker.engine.missed_a_beat();
+        }
+    }
 }
 
 async fn all_permitted<'a>(
@@ -141,6 +186,42 @@ fn acceptable(
     Ok((Duration::from_secs(seconds), heartbeat.transpose()?))
 }
 
+/// What the task's token will be bound to: what is asked for, and otherwise the key that is
+/// proven. A certificate must be asked for, since workloads get new ones while a task goes on.
+fn binding(
+    broker: &Broker,
+    caller: &Caller,
+    wanted: Option<api::Bind>,
+) -> Result<Option<Binding>, Fault> {
+    let key = caller.possession.key().map(Binding::Key);
+    let certificate = caller.possession.certificate().map(Binding::Certificate);
+    let unproven = |detail| Fault::field("binding_unproven", "/bind", detail);
+    match wanted {
+        Some(api::Bind::Certificate) if certificate.is_none() => {
+            Err(unproven("the connection has no client certificate"))
+        }
+        Some(api::Bind::Certificate) => Ok(certificate),
+        Some(api::Bind::Key) if key.is_none() => {
+            Err(unproven("no key is proven by a `DPoP` header, or this broker takes no proofs"))
+        }
+        None if key.is_none() && broker.limits.binding_required => {
+            let detail = "this broker opens no task whose token anybody could use: prove a key by \
+                          a `DPoP` header, or ask for `certificate`";
+            Err(Fault::field("binding_required", "/bind", detail))
+        }
+        Some(api::Bind::Key) | None => Ok(key),
+    }
+}
+
+/// RFC 6749 §7.1, RFC 9449 §5. A token that is bound to a certificate is shown as any other
+/// (RFC 8705 §3).
+fn token_type(binding: Option<Binding>) -> &'static str {
+    match binding {
+        Some(Binding::Key(_)) => "DPoP",
+        Some(Binding::Certificate(_)) | None => "Bearer",
+    }
+}
+
 fn heartbeat(broker: &Broker, seconds: i64) -> Result<Duration, Fault> {
     let (min, max) = (broker.limits.heartbeat_min, broker.limits.heartbeat_max);
     let every = u64::try_from(seconds).ok().map(Duration::from_secs);
@@ -158,35 +239,53 @@ async fn open(
     allowed: &Allowed,
 ) -> Result<Task, Fault> {
     let principal = &caller.principal;
-    let replay = principal.single_use.then(|| Replay {
-        key: principal.replay_key(),
-        expires_at: principal.token_expires_at.plus(REPLAY_MARGIN),
-    });
+    let used = token_use(principal, caller.possession.key());
     let decision = allowed.decision();
     let rules: Vec<&str> = decision.rules.iter().map(|rule| rule.id.as_str()).collect();
+    let job = new.keys.job.as_ref().or(new.keys.run.as_ref());
     let entry = Entry::new("task.opened", principal.id())
         .with("purpose", new.purpose.as_str())
         .with("ttl_seconds", new.ttl.as_secs())
         .with("heartbeat_seconds", new.heartbeat.map(|every| every.as_secs()))
+        .with("job", job.map(JobKey::as_str))
+        .with("binding", new.binding.map(Binding::as_str))
+        .with("bound_to", new.binding.map(|it| BASE64URL_NOPAD.encode(&it.hash())))
         .with("rules", rules)
         .with("policy", decision.policy_hash.as_str())
         .with("token_hash", principal.token_hash.as_str())
         .with("token_id", principal.token_id.as_deref())
         .with("request", request_id());
-    let write = Write::OpenTask { task: Box::new(new), replay, decision: entry };
+    let write = Write::OpenTask { task: Box::new(new), used, decision: entry };
     match broker.engine.store().write(write).await {
         Ok(Written::Task(task)) => Ok(*task),
         Ok(_) => Err(Fault::internal()),
         Err(error) => {
-            if error.refusal() == Some(dayfly_lease::Refusal::Replayed) {
-                let entry = Entry::new("identity.refused", principal.id())
-                    .with("code", "replayed")
-                    .with("token_hash", principal.token_hash.as_str())
-                    .with("request", request_id());
-                broker.metrics.identity_refused();
-                broker.engine.store().write(Write::Note(entry)).await?;
+            match error.refusal() {
+                Some(Refusal::JobEnded) => caller.note_refusal(broker, "job_ended", None).await?,
+                Some(Refusal::Replayed) => return Err(caller.refused(broker, "replayed").await?),
+                Some(Refusal::IdentityDisabled) => {
+                    return Err(caller.refused(broker, "identity_disabled").await?);
+                }
+                Some(Refusal::AnotherKey) => {
+                    caller.refused(broker, "token_bound_to_another_key").await?;
+                }
+                Some(_) | None => {}
             }
             Err(error.into())
         }
     }
+}
+
+/// How the caller's token may be used. The key that it was first proven with is remembered under
+/// a name that no token used once has: no issuer's name has a colon.
+fn token_use(principal: &Principal, key: Option<[u8; 32]>) -> TokenUse {
+    let expires_at = principal.token_expires_at.plus(REPLAY_MARGIN);
+    if principal.single_use {
+        return TokenUse::Once(Replay { key: principal.replay_key(), expires_at });
+    }
+    if principal.first_key_binds {
+        let token = format!("first-key:{}", principal.replay_key());
+        return TokenUse::ByFirstKey(FirstKey { token, key, expires_at });
+    }
+    TokenUse::AnyTime
 }

@@ -1,5 +1,7 @@
 //! Which keys are good enough, and that a bad one harms no other.
 
+mod fuzz;
+
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
 

@@ -1,6 +1,6 @@
 //! Keys over HTTP: a server that behaves, and servers that do not.
 
-mod server;
+pub(crate) mod server;
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -13,6 +13,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use futures_util::FutureExt as _;
 use serde_json::json;
 
 use self::server::{Handle, Site, Tls, never_ending};
@@ -213,6 +214,66 @@ async fn a_source_that_panics_is_an_outage() {
         clock.advance(5);
     }
     assert_eq!(desk.key_fetches()["idp"], 2);
+}
+
+/// A source that fails after a while, by its clock; or never answers.
+#[derive(Debug)]
+struct Slow {
+    clock: Arc<FakeClock>,
+    answers: bool,
+}
+
+#[async_trait]
+impl KeySource for Slow {
+    async fn fetch(&self) -> Result<KeySet, KeysError> {
+        if !self.answers {
+            return std::future::pending().await;
+        }
+        // Those who wait have come by then.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        self.clock.advance(10);
+        Err(KeysError::Timeout)
+    }
+}
+
+fn slow_desk(answers: bool) -> (Arc<FakeClock>, String, Authenticator) {
+    let (clock, url) = (FakeClock::new(), "https://issuer.example");
+    let source = Slow { clock: clock.clone(), answers };
+    let issuers: Vec<(_, Arc<dyn KeySource>)> = vec![(rules(url), Arc::new(source))];
+    let desk = Authenticator::with_sources(issuers, clock.clone()).unwrap();
+    (clock, token(&Signer::es256(), "k1", url), desk)
+}
+
+/// Line 44: otherwise the last of a hundred waits a hundred times as long as the first.
+#[tokio::test]
+async fn whoever_waits_for_an_issuer_that_fails_waits_for_one_fetch() {
+    let (clock, token, desk) = slow_desk(true);
+    let all = (0..100).map(|_| desk.authenticate(&token));
+    for answer in futures_util::future::join_all(all).await {
+        assert_eq!(answer, Err(Rejection::KeysUnavailable));
+    }
+    assert_eq!(desk.key_fetches()["idp"], 1);
+    // The pause before the next one begins when the last one has failed.
+    clock.advance(4);
+    assert_eq!(desk.authenticate(&token).await, Err(Rejection::KeysUnavailable));
+    assert_eq!(desk.key_fetches()["idp"], 1);
+    clock.advance(1);
+    assert_eq!(desk.authenticate(&token).await, Err(Rejection::KeysUnavailable));
+    assert_eq!(desk.key_fetches()["idp"], 2);
+}
+
+#[tokio::test]
+async fn an_issuer_that_does_not_answer_holds_up_so_many_and_no_more() {
+    let (_, token, desk) = slow_desk(false);
+    let mut waiting: Vec<_> =
+        (0..super::WAITING_MAX).map(|_| Box::pin(desk.authenticate(&token))).collect();
+    for one in &mut waiting {
+        assert!(one.now_or_never().is_none(), "it waits");
+    }
+    assert_eq!(desk.authenticate(&token).await, Err(Rejection::KeysUnavailable));
+    // One that goes away makes room.
+    drop(waiting.pop());
+    assert!(Box::pin(desk.authenticate(&token)).now_or_never().is_none(), "it waits");
 }
 
 async fn fetched(site: &Handle) -> Result<KeySet, KeysError> {

@@ -57,6 +57,7 @@ fn made(freshness: Freshness) -> &'static str {
         Freshness::PerJob => "for each job",
         Freshness::PerPhase => "for each phase",
         Freshness::PerRequest => "for each request",
+        Freshness::PerSecond => "for each request, one a second",
     }
 }
 

@@ -3,7 +3,7 @@
 use super::HOUR;
 use crate::identity::{
     Algorithm,
-    preset::{Form, Freshness, Preset, Shape, Trap, optional, required},
+    preset::{Form, Freshness, Preset, Shape, Trap, named, optional, required},
 };
 
 pub(super) static PRESET: Preset = Preset {
@@ -18,10 +18,15 @@ pub(super) static PRESET: Preset = Preset {
         required("sub", Form::Text),
         // Twelve digits, and the first may be zero: it is a name, not a number.
         required("https://sts.amazonaws.com/.aws_account", Form::Text),
+        optional("jti", Form::Text),
         optional("https://sts.amazonaws.com/.org_id", Form::Text),
         optional("https://sts.amazonaws.com/.source_region", Form::Text),
     ],
     ids: &["https://sts.amazonaws.com/.aws_account", "https://sts.amazonaws.com/.org_id"],
+    // A role's ARN is the same after it was made anew, and no claim has the role's own id.
+    names: &[named("sub", &[])],
+    places: &["sub"],
+    other_audiences: &[],
     jobs: &[],
     traps: &[
         Trap {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::identity::{
     Algorithm,
-    preset::{Form, Freshness, Preset, Rule, Shape, Trap, optional, required},
+    preset::{Form, Freshness, Preset, Rule, Shape, Trap, named, optional, required},
 };
 
 pub(super) static PRESET: Preset = Preset {
@@ -13,6 +13,8 @@ pub(super) static PRESET: Preset = Preset {
     title: "Entra ID",
     issuers: &[
         Shape::of("https://login.microsoftonline.com/{uuid}/v2.0"),
+        Shape::of("https://login.microsoftonline.us/{uuid}/v2.0"),
+        Shape::of("https://login.partner.microsoftonline.cn/{uuid}/v2.0"),
         Shape::with_keys_at(
             "https://sts.windows.net/{uuid}/",
             "https://login.microsoftonline.com/common/discovery/keys",
@@ -33,6 +35,18 @@ pub(super) static PRESET: Preset = Preset {
         optional("xms_mirid", Form::Text),
     ],
     ids: &["tid", "oid", "appid", "azp"],
+    names: &[
+        named("app_displayname", &[&["oid"], &["appid"], &["azp"]]),
+        named("xms_az_rid", &[&["oid"]]),
+        named("xms_mirid", &[&["oid"]]),
+    ],
+    places: &["sub", "oid", "appid", "azp", "xms_az_rid", "xms_mirid"],
+    other_audiences: &[
+        Shape::of("https://graph.microsoft.com"),
+        Shape::of("https://management.azure.com"),
+        Shape::of("https://management.azure.com/"),
+        Shape::of("https://vault.azure.net"),
+    ],
     jobs: &[],
     traps: &[
         Trap {
@@ -52,6 +66,12 @@ pub(super) static PRESET: Preset = Preset {
             rule: None,
             text: "tokens of version 1 and of version 2 have different issuers: configure the one \
                    that the API's `accessTokenAcceptedVersion` asks for",
+        },
+        Trap {
+            name: "national-clouds",
+            rule: None,
+            text: "of the clouds of the US government and of China only tokens of version 2 are \
+                   known: let the API's `accessTokenAcceptedVersion` ask for 2",
         },
         Trap {
             name: "anybody",

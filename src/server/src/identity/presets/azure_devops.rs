@@ -3,7 +3,7 @@
 use super::HOUR;
 use crate::identity::{
     Algorithm,
-    preset::{Form, Freshness, Job, Preset, Shape, Trap, optional, required},
+    preset::{Form, Freshness, Job, Preset, Shape, Trap, named, optional, required},
 };
 
 pub(super) static PRESET: Preset = Preset {
@@ -26,6 +26,10 @@ pub(super) static PRESET: Preset = Preset {
         optional("rpo_ver", Form::Text),
     ],
     ids: &["org_id", "prj_id", "def_id", "rpo_id"],
+    names: &[named("sub", &[&["prj_id", "def_id"]]), named("rpo_uri", &[&["rpo_id"]])],
+    // Which pipeline it is says nothing of the branch that it runs on.
+    places: &["rpo_ref", "rpo_ver"],
+    other_audiences: &[],
     jobs: &[Job { unit: "run", claims: &["org_id", "prj_id", "run_id"] }],
     traps: &[
         Trap {

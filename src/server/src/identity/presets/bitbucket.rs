@@ -25,6 +25,9 @@ pub(super) static PRESET: Preset = Preset {
         optional("deploymentEnvironmentUuid", Form::Text),
     ],
     ids: &["workspaceUuid", "repositoryUuid", "deploymentEnvironmentUuid"],
+    names: &[],
+    places: &["branchName", "deploymentEnvironmentUuid"],
+    other_audiences: &[Shape::of("ari:cloud:bitbucket::workspace/{uuid}")],
     jobs: &[Job { unit: "step", claims: &["pipelineUuid", "stepUuid"] }],
     traps: &[
         Trap {
@@ -37,7 +40,7 @@ pub(super) static PRESET: Preset = Preset {
             name: "standing-token",
             rule: None,
             text: "the step has one token for all of its time: who reads it can open tasks until \
-                   it expires",
+                   it expires, unless a key was proven with it before (`first_key_binds`)",
         },
     ],
 };

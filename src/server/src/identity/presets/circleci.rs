@@ -3,7 +3,7 @@
 use super::HOUR;
 use crate::identity::{
     Algorithm,
-    preset::{Form, Freshness, Preset, Rule, Shape, Trap, optional, required},
+    preset::{Form, Freshness, Preset, Rule, Shape, Trap, named, optional, required},
 };
 
 pub(super) static PRESET: Preset = Preset {
@@ -22,6 +22,10 @@ pub(super) static PRESET: Preset = Preset {
         optional("oidc.circleci.com/vcs-ref", Form::Text),
     ],
     ids: &["oidc.circleci.com/project-id", "oidc.circleci.com/context-ids"],
+    names: &[named("oidc.circleci.com/vcs-origin", &[&["oidc.circleci.com/project-id"]])],
+    places: &["sub", "oidc.circleci.com/context-ids", "oidc.circleci.com/vcs-ref"],
+    // The organisation's id, for which `$CIRCLE_OIDC_TOKEN_V2` is.
+    other_audiences: &[Shape::of("{uuid}")],
     jobs: &[],
     traps: &[
         Trap {
@@ -47,7 +51,7 @@ pub(super) static PRESET: Preset = Preset {
             name: "standing-token",
             rule: None,
             text: "the job has one token for all of its time: who reads it can open tasks until \
-                   it expires",
+                   it expires, unless a key was proven with it before (`first_key_binds`)",
         },
     ],
 };

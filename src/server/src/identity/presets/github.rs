@@ -8,7 +8,7 @@
 use super::HOUR;
 use crate::identity::{
     Algorithm,
-    preset::{Form, Freshness, Job, Preset, Rule, Shape, Trap, optional, required},
+    preset::{Form, Freshness, Job, Naming, Preset, Rule, Shape, Trap, named, optional, required},
 };
 
 pub(super) static PRESET: Preset = Preset {
@@ -49,6 +49,29 @@ pub(super) static PRESET: Preset = Preset {
         optional("workflow_ref", Form::Text),
     ],
     ids: &["repository_id", "repository_owner_id", "enterprise_id", "actor_id"],
+    names: &[
+        named("actor", &[&["actor_id"]]),
+        named("enterprise", &[&["enterprise_id"]]),
+        // A repository chooses the workflows that it calls, so its id is enough.
+        named("job_workflow_ref", &[&["job_workflow_sha"], &["repository_id"]]),
+        named("repository", &[&["repository_id"]]),
+        named("repository_owner", &[&["repository_owner_id"], &["repository_id"]]),
+        Naming { claim: "sub", pins: &[&["repository_id"]], own_ids: Some(('@', 2)) },
+        named("workflow_ref", &[&["workflow_sha"], &["repository_id"]]),
+    ],
+    places: &[
+        "sub",
+        "environment",
+        "job_workflow_ref",
+        "job_workflow_sha",
+        "ref",
+        "ref_protected",
+        "sha",
+        "workflow_ref",
+        "workflow_sha",
+    ],
+    // What it is when the job does not say: the owner.
+    other_audiences: &[Shape::of("https://github.com/{slug}")],
     jobs: &[
         Job { unit: "job", claims: &["check_run_id"] },
         // Where GitHub does not say which job of the run it is.
@@ -66,6 +89,23 @@ pub(super) static PRESET: Preset = Preset {
             rule: Some(Rule::OneOf { claim: "event_name", values: &["workflow_run"] }),
             text: "a job that a stranger's pull request started may start this one, which runs \
                    with the rights of the default branch on what the first one left",
+        },
+        Trap {
+            name: "strangers-event",
+            rule: Some(Rule::OneOf {
+                claim: "event_name",
+                values: &[
+                    "discussion",
+                    "discussion_comment",
+                    "fork",
+                    "issue_comment",
+                    "issues",
+                    "watch",
+                ],
+            }),
+            text: "whoever can see a public repository can comment, open an issue or a discussion, \
+                   fork it or star it, and that starts the job with the rights of the default \
+                   branch",
         },
         Trap {
             name: "recycled-names",

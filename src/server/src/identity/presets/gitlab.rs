@@ -3,7 +3,7 @@
 use super::DAY;
 use crate::identity::{
     Algorithm,
-    preset::{Form, Freshness, Job, Preset, Rule, Shape, Trap, optional, required},
+    preset::{Form, Freshness, Job, Preset, Rule, Shape, Trap, named, optional, required},
 };
 
 pub(super) static PRESET: Preset = Preset {
@@ -36,6 +36,29 @@ pub(super) static PRESET: Preset = Preset {
         optional("sha", Form::Text),
     ],
     ids: &["project_id", "namespace_id", "job_project_id", "job_namespace_id", "user_id"],
+    names: &[
+        named("ci_config_ref_uri", &[&["ci_config_sha"], &["project_id"]]),
+        named("job_namespace_path", &[&["job_namespace_id"], &["job_project_id"]]),
+        named("job_project_path", &[&["job_project_id"]]),
+        named("namespace_path", &[&["namespace_id"], &["project_id"]]),
+        named("project_path", &[&["project_id"]]),
+        named("sub", &[&["project_id"]]),
+        named("user_email", &[&["user_id"]]),
+        named("user_login", &[&["user_id"]]),
+    ],
+    places: &[
+        "sub",
+        "ci_config_ref_uri",
+        "ci_config_sha",
+        "deployment_tier",
+        "environment",
+        "environment_protected",
+        "ref",
+        "ref_path",
+        "ref_protected",
+        "sha",
+    ],
+    other_audiences: &[Shape::of("https://gitlab.com")],
     jobs: &[
         // The project that the job runs in, which is the one that a job hook names.
         Job { unit: "job", claims: &["job_project_id", "job_id"] },
@@ -53,7 +76,8 @@ pub(super) static PRESET: Preset = Preset {
             name: "standing-token",
             rule: None,
             text: "the job has one token for all of its time: who reads it can open tasks until \
-                   it expires, unless `single_use = true`, which leaves the job one task",
+                   it expires, unless a key was proven with it before (`first_key_binds`), or \
+                   `single_use = true` leaves the job one task",
         },
         Trap {
             name: "recycled-names",

@@ -4,7 +4,7 @@
 use super::HOUR;
 use crate::identity::{
     Algorithm,
-    preset::{Form, Freshness, Job, Preset, Rule, Shape, Trap, optional, required},
+    preset::{Form, Freshness, Job, Preset, Rule, Shape, Trap, named, optional, required},
 };
 
 pub(super) static PRESET: Preset = Preset {
@@ -31,6 +31,21 @@ pub(super) static PRESET: Preset = Preset {
         optional("google.compute_engine.zone", Form::Text),
     ],
     ids: &["sub", "google.compute_engine.instance_id", "google.compute_engine.project_number"],
+    names: &[
+        named("email", &[&["sub"]]),
+        named(
+            "google.compute_engine.instance_name",
+            &[&["google.compute_engine.instance_id"], &["sub"]],
+        ),
+    ],
+    places: &[
+        "sub",
+        "azp",
+        "email",
+        "google.compute_engine.instance_id",
+        "google.compute_engine.instance_name",
+    ],
+    other_audiences: &[],
     jobs: &[Job { unit: "machine", claims: &["google.compute_engine.instance_id"] }],
     traps: &[
         Trap {

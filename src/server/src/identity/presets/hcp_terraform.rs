@@ -3,7 +3,7 @@
 use super::DAY;
 use crate::identity::{
     Algorithm,
-    preset::{Form, Freshness, Job, Preset, Shape, Trap, optional, required},
+    preset::{Form, Freshness, Job, Preset, Shape, Trap, named, optional, required},
 };
 
 pub(super) static PRESET: Preset = Preset {
@@ -23,6 +23,22 @@ pub(super) static PRESET: Preset = Preset {
         optional("terraform_project_id", Form::Text),
     ],
     ids: &["terraform_organization_id", "terraform_project_id", "terraform_workspace_id"],
+    names: &[
+        named("sub", &[&["terraform_workspace_id"]]),
+        named("terraform_full_workspace", &[&["terraform_workspace_id"]]),
+        named(
+            "terraform_organization_name",
+            &[&["terraform_organization_id"], &["terraform_workspace_id"]],
+        ),
+        named("terraform_project_name", &[&["terraform_project_id"], &["terraform_workspace_id"]]),
+        named("terraform_workspace_name", &[&["terraform_workspace_id"]]),
+    ],
+    places: &["sub", "terraform_run_phase"],
+    other_audiences: &[
+        Shape::of("aws.workload.identity"),
+        Shape::of("kubernetes"),
+        Shape::of("vault.workload.identity"),
+    ],
     jobs: &[Job { unit: "phase", claims: &["terraform_run_id", "terraform_run_phase"] }],
     traps: &[
         Trap {

@@ -4,7 +4,7 @@
 use super::DAY;
 use crate::identity::{
     Algorithm,
-    preset::{Form, Freshness, Job, Preset, Shape, Trap, required},
+    preset::{Form, Freshness, Job, Preset, Shape, Trap, named, required},
 };
 
 pub(super) static PRESET: Preset = Preset {
@@ -19,6 +19,9 @@ pub(super) static PRESET: Preset = Preset {
     sends_x5t: false,
     claims: &[required("sub", Form::Text), required("build_number", Form::Number)],
     ids: &[],
+    names: &[named("sub", &[])],
+    places: &["sub"],
+    other_audiences: &[],
     jobs: &[Job { unit: "build", claims: &["sub", "build_number"] }],
     traps: &[
         Trap {

@@ -4,7 +4,7 @@
 use super::DAY;
 use crate::identity::{
     Algorithm,
-    preset::{Form, Freshness, Job, Preset, Shape, Trap, optional, required},
+    preset::{Form, Freshness, Job, Preset, Shape, Trap, named, optional, required},
 };
 
 pub(super) static PRESET: Preset = Preset {
@@ -35,6 +35,29 @@ pub(super) static PRESET: Preset = Preset {
         optional("kubernetes.io.pod.uid", Form::Text),
     ],
     ids: &["kubernetes.io.serviceaccount.uid", "kubernetes.io.pod.uid", "kubernetes.io.node.uid"],
+    names: &[
+        named("kubernetes.io.node.name", &[&["kubernetes.io.node.uid"]]),
+        named("kubernetes.io.pod.name", &[&["kubernetes.io.pod.uid"]]),
+        named(
+            "kubernetes.io.serviceaccount.name",
+            &[&["kubernetes.io.serviceaccount.uid"], &["kubernetes.io.pod.uid"]],
+        ),
+        named("sub", &[&["kubernetes.io.serviceaccount.uid"], &["kubernetes.io.pod.uid"]]),
+    ],
+    places: &[
+        "sub",
+        "kubernetes.io.namespace",
+        "kubernetes.io.pod.uid",
+        "kubernetes.io.serviceaccount.name",
+        "kubernetes.io.serviceaccount.uid",
+    ],
+    // The API server's own, which every token has that was asked for without an audience.
+    other_audiences: &[
+        Shape::of("api"),
+        Shape::of("kubernetes"),
+        Shape::of("https://kubernetes.default.svc"),
+        Shape::of("https://kubernetes.default.svc.cluster.local"),
+    ],
     jobs: &[Job { unit: "pod", claims: &["kubernetes.io.pod.uid"] }],
     traps: &[
         Trap {
@@ -47,7 +70,8 @@ pub(super) static PRESET: Preset = Preset {
             name: "deleted-pod",
             rule: None,
             text: "a token outlives its pod and its account until it expires; only the cluster \
-                   itself could say that they are gone: keep `expirationSeconds` short",
+                   itself can say that they are gone: have it asked (`[[cluster]]`), or keep \
+                   `expirationSeconds` short",
         },
         Trap {
             name: "no-pod",

@@ -232,16 +232,21 @@ pub(crate) fn der(tag: u8, content: &[u8]) -> Vec<u8> {
     match len {
         0..=0x7f => element.push(u8::try_from(len).unwrap()),
         0x80..=0xff => element.extend([0x81, u8::try_from(len).unwrap()]),
-        _ => {
+        0x100..=0xffff => {
             element.push(0x82);
             element.extend(u16::try_from(len).unwrap().to_be_bytes());
+        }
+        _ => {
+            let [_, len @ ..] = u32::try_from(len).unwrap().to_be_bytes();
+            element.push(0x83);
+            element.extend(len);
         }
     }
     element.extend_from_slice(content);
     element
 }
 
-fn der_integer(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn der_integer(bytes: &[u8]) -> Vec<u8> {
     let sign = if bytes[0] & 0x80 == 0 { vec![] } else { vec![0] };
     der(0x02, &[sign.as_slice(), bytes].concat())
 }

@@ -108,8 +108,10 @@ async fn each_platforms_sample_is_accepted_with_what_is_known_of_it() {
         let desk = Desk::of(platform).await;
         let principal = desk.ask(&sample(platform)).await.unwrap();
         assert_eq!(principal.issuer, preset.name);
-        let fresh = preset.freshness == Freshness::PerRequest;
+        let fresh = matches!(preset.freshness, Freshness::PerRequest | Freshness::PerSecond);
         assert_eq!(principal.single_use, fresh, "{platform:?}");
+        let of_one_job = [Freshness::PerJob, Freshness::PerPhase].contains(&preset.freshness);
+        assert_eq!(principal.first_key_binds, of_one_job, "{platform:?}");
         for claim in preset.claims.iter().filter(|claim| claim.required) {
             assert!(principal.claims.contains_key(claim.name), "{platform:?} {}", claim.name);
         }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use dayfly_backend_sdk::Timestamp;
+use dayfly_lease::Binding;
 use serde::Deserialize;
 
 use super::{
@@ -72,7 +73,10 @@ struct RoleTable {
 enum ActionName {
     AbandonLease,
     CompleteTask,
+    DisableIdentity,
+    EnableIdentity,
     HeartbeatTask,
+    ListDisabled,
     ListLeases,
     ListOwn,
     ListRoles,
@@ -88,6 +92,13 @@ enum ActionName {
     RevokeLease,
     RotateRoot,
     Whoami,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum BindingName {
+    Certificate,
+    Key,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -125,6 +136,8 @@ pub(super) struct CaseTable {
     owner: Option<String>,
     task: Option<String>,
     own_task: Option<String>,
+    /// What the task's token is bound to; nothing where it is not written.
+    token_binding: Option<BindingName>,
     purpose: Option<String>,
     ttl_seconds: Option<i64>,
     source_address: Option<IpAddr>,
@@ -201,6 +214,7 @@ impl PrincipalTable {
             token_id: None,
             token_expires_at: Timestamp::MAX,
             single_use: false,
+            first_key_binds: false,
         }
     }
 }
@@ -221,7 +235,12 @@ impl CaseTable {
         let now = Timestamp::parse_rfc3339(now)
             .ok_or_else(|| format!("`now = \"{now}\"` is not an RFC 3339 time"))?;
         let own_task = self.own_task.clone();
-        Ok(Circumstances { source_address: self.source_address, now, own_task })
+        // Which key or certificate it is, no rule can ask.
+        let binding = self.token_binding.map(|name| match name {
+            BindingName::Certificate => Binding::Certificate([0; 32]),
+            BindingName::Key => Binding::Key([0; 32]),
+        });
+        Ok(Circumstances { source_address: self.source_address, now, own_task, binding })
     }
 
     pub(super) fn ask<'a>(
@@ -244,7 +263,10 @@ impl CaseTable {
         Ok(match self.action {
             ActionName::AbandonLease => Ask::AbandonLease { lease: lease()? },
             ActionName::CompleteTask => Ask::CompleteTask { task, owner },
+            ActionName::DisableIdentity => Ask::DisableIdentity,
+            ActionName::EnableIdentity => Ask::EnableIdentity,
             ActionName::HeartbeatTask => Ask::HeartbeatTask { task, owner },
+            ActionName::ListDisabled => Ask::ListDisabled,
             ActionName::ListLeases => Ask::ListLeases,
             ActionName::ListOwn => Ask::ListOwn,
             ActionName::ListRoles => Ask::ListRoles,

@@ -1,5 +1,7 @@
 //! Which answer, and in whose name.
 
+use dayfly_lease::Binding;
+
 use super::*;
 
 #[test]
@@ -215,6 +217,7 @@ fn rules_see_the_role_the_time_the_address_and_the_request() {
     assert!(holds(r#"context.now == datetime("2026-01-05T12:00:00Z")"#));
     assert!(holds(r#"context.ttl_seconds == 60 && context.purpose == "a test""#));
     assert!(holds(r#"context.task == "tsk_1" && !(context has own_task)"#));
+    assert!(holds(r#"context.token_binding == "none""#));
     assert!(holds(r#"principal.issuer == "github" && principal.subject == "repo:a/b""#));
     assert!(holds(r#"principal.id == "github|repo:a/b" && principal is Dayfly::Workload"#));
     assert!(!holds("context has source_address"));
@@ -230,6 +233,18 @@ fn rules_see_the_role_the_time_the_address_and_the_request() {
         let answer = policies.authorize(&job(&[]), &mint(&reader), &circumstances);
         assert_eq!(answer.is_ok(), inside, "{address}");
     }
+}
+
+#[test]
+fn a_rule_can_ask_what_the_tasks_token_is_bound_to() {
+    let reader = role("reader", "orders");
+    let policies = minting_when(r#"context.token_binding == "key""#);
+    let bindings = [None, Some(Binding::Key([1; 32])), Some(Binding::Certificate([1; 32]))];
+    let allowed = bindings.map(|binding| {
+        let circumstances = Circumstances { binding, ..at_noon() };
+        policies.authorize(&job(&[]), &mint(&reader), &circumstances).is_ok()
+    });
+    assert_eq!(allowed, [false, true, false]);
 }
 
 #[test]
@@ -251,14 +266,15 @@ fn every_instant_and_every_number_can_be_put_to_the_rules() {
     }
 }
 
-/// Whatever the operator's rules say, no program gives up on a credential or believes a clock
-/// again, and no task's token does.
+/// Whatever the operator's rules say, no program gives up on a credential, believes a clock again
+/// or trusts somebody again, and no task's token does.
 #[test]
 fn only_people_in_person_give_up_or_let_go() {
     let policies = rules(r#"@id("all") @reason("") permit (principal, action, resource);"#);
     let (admin, job) = (principal(Kind::Human, "corporate", "ada"), job(&[]));
     let me = admin.id();
-    for ask in [Ask::AbandonLease { lease: lease(&me, "tsk_1") }, Ask::ReleaseHold] {
+    let given_up = Ask::AbandonLease { lease: lease(&me, "tsk_1") };
+    for ask in [given_up, Ask::EnableIdentity, Ask::ReleaseHold] {
         assert!(policies.authorize(&admin, &ask, &at_noon()).is_ok(), "{ask:?}");
         for (who, circumstances) in
             [(&admin, with_task("tsk_1")), (&job, at_noon()), (&job, with_task("tsk_1"))]

@@ -31,10 +31,10 @@ use crate::identity::tests::kit::der;
 type Answer = Box<dyn Fn() -> Response + Send>;
 
 /// What the site does, changed while it runs.
-pub(super) struct Site {
-    pub(super) url: String,
-    pub(super) status: AtomicU16,
-    pub(super) delay_millis: AtomicU64,
+pub(crate) struct Site {
+    pub(crate) url: String,
+    pub(crate) status: AtomicU16,
+    pub(crate) delay_millis: AtomicU64,
     document: Mutex<String>,
     answer: Mutex<Answer>,
     requests: AtomicU64,
@@ -42,7 +42,7 @@ pub(super) struct Site {
 }
 
 /// Shared with the server; dereferences to the site.
-pub(super) struct Handle(Arc<Site>);
+pub(crate) struct Handle(Arc<Site>);
 
 impl std::ops::Deref for Handle {
     type Target = Site;
@@ -53,7 +53,7 @@ impl std::ops::Deref for Handle {
 }
 
 impl Site {
-    pub(super) async fn open() -> Handle {
+    pub(crate) async fn open() -> Handle {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let site = Self::new(url);
@@ -62,7 +62,7 @@ impl Site {
         Handle(site)
     }
 
-    pub(super) fn open_tls(config: rustls::ServerConfig) -> Handle {
+    pub(crate) fn open_tls(config: rustls::ServerConfig) -> Handle {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let at: SocketAddr = listener.local_addr().unwrap();
@@ -88,25 +88,25 @@ impl Site {
     }
 
     /// What the discovery answers.
-    pub(super) fn describe(&self, document: String) {
+    pub(crate) fn describe(&self, document: String) {
         *self.document.lock().unwrap() = document;
     }
 
     /// What the key set's URL answers.
-    pub(super) fn answer(&self, answer: impl Fn() -> Response + Send + 'static) {
+    pub(crate) fn answer(&self, answer: impl Fn() -> Response + Send + 'static) {
         *self.answer.lock().unwrap() = Box::new(answer);
     }
 
-    pub(super) fn publish(&self, keys: &[Value]) {
+    pub(crate) fn publish(&self, keys: &[Value]) {
         let jwks = json!({ "keys": keys }).to_string();
         self.answer(move || jwks.clone().into_response());
     }
 
-    pub(super) fn requests(&self) -> u64 {
+    pub(crate) fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }
 
-    pub(super) fn jwks_requests(&self) -> u64 {
+    pub(crate) fn jwks_requests(&self) -> u64 {
         self.jwks_requests.load(Ordering::Relaxed)
     }
 
@@ -143,7 +143,7 @@ async fn jwks(State(site): State<Arc<Site>>) -> Response {
 }
 
 /// A body of spaces without an end.
-pub(super) fn never_ending(pause: Duration, chunk_len: usize) -> Body {
+pub(crate) fn never_ending(pause: Duration, chunk_len: usize) -> Body {
     Body::from_stream(futures_util::stream::unfold((), move |()| async move {
         tokio::time::sleep(pause).await;
         let chunk = Bytes::from(vec![b' '; chunk_len]);
@@ -152,7 +152,7 @@ pub(super) fn never_ending(pause: Duration, chunk_len: usize) -> Body {
 }
 
 /// A certificate authority that exists for one test.
-pub(super) struct Tls {
+pub(crate) struct Tls {
     pair: EcdsaKeyPair,
     certificate: Vec<u8>,
 }
@@ -164,7 +164,7 @@ const EC_PUBLIC_KEY_P256: [u8; 19] = [
 ];
 
 impl Tls {
-    pub(super) fn authority() -> Self {
+    pub(crate) fn authority() -> Self {
         let (_, pair) = key_pair();
         // basicConstraints, critical: cA.
         let extension = extension(&[0x55, 0x1d, 0x13], true, &der(0x30, &der(0x01, &[0xff])));
@@ -172,13 +172,13 @@ impl Tls {
         Self { pair, certificate }
     }
 
-    pub(super) fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         let base64 = BASE64.encode(&self.certificate);
         format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n")
     }
 
     /// What a server for `name` runs with.
-    pub(super) fn server(&self, name: &str) -> rustls::ServerConfig {
+    pub(crate) fn server(&self, name: &str) -> rustls::ServerConfig {
         let (pkcs8, pair) = key_pair();
         // subjectAltName: one dNSName.
         let names = der(0x30, &der(0x82, name.as_bytes()));

@@ -71,9 +71,16 @@ async fn a_recycled_name_has_another_id_and_gets_nothing() {
 async fn what_a_stranger_starts_at_github_is_refused_unless_it_is_allowed_by_name() {
     let github = Platform::Github;
     let desk = Desk::of(github).await;
-    for (event, trap) in
-        [("pull_request_target", "pull-request-target"), ("workflow_run", "workflow-run")]
-    {
+    for (event, trap) in [
+        ("pull_request_target", "pull-request-target"),
+        ("workflow_run", "workflow-run"),
+        ("discussion", "strangers-event"),
+        ("discussion_comment", "strangers-event"),
+        ("fork", "strangers-event"),
+        ("issue_comment", "strangers-event"),
+        ("issues", "strangers-event"),
+        ("watch", "strangers-event"),
+    ] {
         let foreign = with(github, "event_name", event);
         assert_eq!(desk.ask(&foreign).await, Err(Rejection::Trapped { trap }));
         let mut rules = rules(github);

@@ -45,6 +45,8 @@ fn every_shape_of_issuer_is_accepted() {
     let gke = "https://container.googleapis.com/v1/projects/p-1/locations/eu-a/clusters/c";
     let with_id = [
         (Platform::Azure, format!("https://login.microsoftonline.com/{ID}/v2.0")),
+        (Platform::Azure, format!("https://login.microsoftonline.us/{ID}/v2.0")),
+        (Platform::Azure, format!("https://login.partner.microsoftonline.cn/{ID}/v2.0")),
         (Platform::Azure, format!("https://sts.windows.net/{ID}/")),
         (Platform::AzureDevops, format!("https://vstoken.dev.azure.com/{ID}")),
         (Platform::Circleci, format!("https://oidc.circleci.com/org/{ID}")),
@@ -85,6 +87,11 @@ fn an_issuer_of_the_wrong_shape_is_a_fault() {
         (Platform::Aws, "https://abc.tokens.sts.global.api.aws.evil.example"),
         (Platform::Azure, "https://login.microsoftonline.com/common/v2.0"),
         (Platform::Azure, "https://login.microsoftonline.com/organizations/v2.0"),
+        (Platform::Azure, "https://login.microsoftonline.us/common/v2.0"),
+        (
+            Platform::Azure,
+            "https://sts.microsoftonline.cn/0184990a-4771-4d4a-9c48-000000000001/v2.0",
+        ),
         (Platform::Azure, "https://sts.windows.net/0184990a-4771-4d4a-9c48-000000000001"),
         (Platform::AzureDevops, "https://vstoken.dev.azure.com/acme"),
         (Platform::Bitbucket, "https://api.bitbucket.org/2.0/workspaces/acme"),
@@ -160,7 +167,14 @@ fn what_contradicts_a_preset_is_a_fault_and_what_is_stricter_is_none() {
     }
     let mut gitlab = rules(Platform::Gitlab);
     gitlab.single_use = true;
+    assert_eq!(gitlab.faults(), ["first_key_binds has no use where single_use is true"]);
+    gitlab.first_key_binds = false;
     assert_eq!(gitlab.faults(), Vec::<String>::new());
+    // Two of its tokens may be the same one, so whoever needs both may say so.
+    let mut buildkite = rules(Platform::Buildkite);
+    assert!(buildkite.single_use);
+    buildkite.single_use = false;
+    assert_eq!(buildkite.faults(), Vec::<String>::new());
     let mut plain = IssuerConfig::new("ci", "https://ci.example", AUDIENCE);
     plain.allow_traps = vec!["workflow-run".to_owned()];
     assert_eq!(plain.faults(), ["allow_traps has no use without a preset"]);
