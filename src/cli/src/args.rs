@@ -5,7 +5,12 @@
 
 mod values;
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use dayfly_api::Outcome;
@@ -17,6 +22,7 @@ use crate::{
     client::{self, BrokerUrl, Client},
     identity::{self, Token},
     output::Terminal,
+    proof::{self, Key},
 };
 
 const EXAMPLES: &str = "\
@@ -27,8 +33,12 @@ Examples:
   dayfly lease revoke lse_… --reason 'laptop lost'";
 
 const EXEC_HELP: &str = "\
-The identity is the first of: --token-file, DAYFLY_ID_TOKEN, GitHub's request variables \
-(`permissions: id-token: write`).
+The identity is the first of: --token-file, --identity or DAYFLY_IDENTITY, DAYFLY_ID_TOKEN, \
+GitHub's request variables (`permissions: id-token: write`). `--identity aws` signs a request with \
+the AWS credentials of the environment or of the container; they are used by that name alone.
+
+The task's token is bound to a key of this run's. Where the identity token is the same for a whole \
+job, the first key binds it: several runs in the job then need one --proof-key-file.
 
 Exit codes: the command's own; 128+N if signal N killed it; 125 if dayfly failed before the \
 command started, 126 if the command can't be executed, 127 if it was not found.";
@@ -41,9 +51,24 @@ It takes two people. The first one's wish is recorded and the lease goes on bein
 second person runs the same command within 24 hours, the lease is `abandoned`: it is not retried, \
 alerted on or waited for any more. The sweep still ends its credential if it ever can.";
 
+const OPEN_ABOUT: &str = "\
+Opens a task and leaves its credentials in a new directory, for scripts that can't be run by `exec`.
+
+The directory and its files can be read by this user alone: `env` is to be sourced by a shell, `token` \
+and `task` are what completes the task:
+
+  dayfly task open --role pg-migrate --directory D && . D/env
+  dayfly task complete \"$(cat D/task)\" --token-file D/token; rm -r D
+
+With --proof-key-file the task's token is bound to the key in that file, and completing the task needs \
+the file as well. Without it, whoever has the token may use it.
+
+Nothing renews these credentials and nothing is told when the script dies: they end when the task is \
+completed, with --ttl, or when a webhook says that the job is over. Prefer `exec`.";
+
 const READ_HELP: &str = "\
 The token is the first of: --token-file, DAYFLY_TOKEN_FILE, DAYFLY_TOKEN, and the identity that \
-`exec` would use.
+`exec` would use. The token of a task that was opened with --proof-key-file needs that file.
 
 Exit codes: 0 done; 1 failed; 2 wrong use; 3 not found; 4 denied; 5 not signed in; 6 try again \
 later, or not yet verified dead; 7 conflict.";
@@ -139,6 +164,11 @@ pub(crate) struct ExecArgs {
     #[arg(long, default_value = "1m", value_name = "TIME", value_parser = heartbeat)]
     pub(crate) heartbeat: Heartbeat,
 
+    /// Do not bind the task's token to a key of this run, for a broker that is reached by another
+    /// address than it calls itself
+    #[arg(long, conflicts_with = "proof_key_file")]
+    pub(crate) no_proof: bool,
+
     /// How long the command has to stop after a signal before it is killed
     #[arg(long, default_value = "20s", value_name = "TIME", value_parser = duration)]
     pub(crate) stop_timeout: Duration,
@@ -176,10 +206,35 @@ pub(crate) struct IdentityArgs {
     pub(crate) token_file: Option<PathBuf>,
 
     #[arg(
+        long = "identity",
+        value_enum,
+        value_name = "WHICH",
+        conflicts_with = "token_file",
+        help = "Use this identity of the machine's and no other [env: DAYFLY_IDENTITY]"
+    )]
+    pub(crate) kind: Option<IdentityKind>,
+
+    #[arg(
         long,
-        help = "The audience to ask GitHub for [env: DAYFLY_AUDIENCE] [default: the broker's address]"
+        help = "The audience to ask GitHub for, or the server id to sign for AWS \
+                [env: DAYFLY_AUDIENCE] [default: the broker's address]"
     )]
     pub(crate) audience: Option<String>,
+
+    #[arg(
+        long,
+        value_name = "FILE",
+        help = "Prove the key in this file, which a task that is opened makes if it is not there \
+                [env: DAYFLY_PROOF_KEY_FILE]"
+    )]
+    pub(crate) proof_key_file: Option<PathBuf>,
+}
+
+/// An identity that is used only where it is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IdentityKind {
+    /// Signed with the AWS credentials of the environment or of the container.
+    Aws,
 }
 
 #[derive(Debug, Subcommand)]
@@ -224,6 +279,8 @@ pub(crate) enum StandingCommand {
 pub(crate) enum TaskCommand {
     /// End a task and its credentials
     Complete(TaskCompleteArgs),
+    /// Open a task and leave its credentials in a directory
+    Open(TaskOpenArgs),
     /// Show one task
     Show(ShowArgs),
 }
@@ -327,6 +384,25 @@ pub(crate) struct TaskCompleteArgs {
     pub(crate) read: ReadArgs,
 }
 
+#[derive(Debug, Args)]
+#[command(long_about = OPEN_ABOUT)]
+pub(crate) struct TaskOpenArgs {
+    /// A role to get a credential for; with NAME= its variables become NAME_…
+    #[arg(long = "role", required = true, value_name = "[NAME=]ROLE", action = ArgAction::Append)]
+    pub(crate) roles: Vec<RoleRequest>,
+    /// The directory to make; it must not be there yet
+    #[arg(long, value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// How long the task may take at most
+    #[arg(long, default_value = "15m", value_parser = ttl)]
+    pub(crate) ttl: Duration,
+    /// Why, for those who look at the broker
+    #[arg(long, value_name = "TEXT", default_value = "task open")]
+    pub(crate) purpose: String,
+    #[command(flatten)]
+    pub(crate) identity: IdentityArgs,
+}
+
 /// How results are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -366,9 +442,28 @@ impl Context<'_> {
         args: &IdentityArgs,
     ) -> Result<(Client, Token), identity::Error> {
         let client = self.client()?;
-        let source = identity::bearer(args.token_file.as_deref(), self.ambient)?;
+        let source = identity::bearer(args.kind, args.token_file.as_deref(), self.ambient)?;
         let token = source.token(&self.audience(args, &client)).await?;
-        Ok((client, token))
+        // An identity token needs no proof but to open tasks.
+        let Some(path) = self.proof_key_file(args).filter(|_| token.is_of_a_task()) else {
+            return Ok((client, token));
+        };
+        let key = Arc::new(proof::file::read(path)?);
+        Ok((client, token.bound_to(&key)?))
+    }
+
+    /// The key of the file that flags and environment name, for opening a task.
+    pub(crate) fn kept_key(
+        &self,
+        args: &IdentityArgs,
+    ) -> Result<Option<Arc<Key>>, identity::Error> {
+        let key = self.proof_key_file(args).map(proof::file::keep).transpose()?;
+        Ok(key.map(Arc::new))
+    }
+
+    fn proof_key_file<'a>(&'a self, args: &'a IdentityArgs) -> Option<&'a Path> {
+        let named = self.ambient.value("DAYFLY_PROOF_KEY_FILE").map(Path::new);
+        args.proof_key_file.as_deref().or(named)
     }
 }
 

@@ -13,18 +13,22 @@ use ::url::Url;
 use dayfly_api::Problem;
 use reqwest::{Certificate, Method, Response, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
+use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
 pub(crate) use crate::client::{
     calls::LeaseFilter,
     transport::{jittered, read_body, secure_http},
     url::{BrokerUrl, check_secure},
 };
-use crate::{client::transport::can_repeat, identity::Token};
+use crate::{client::transport::can_repeat, identity::Token, proof::NoKey};
 
 /// How long one attempt may take, besides what the broker was asked to wait.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a call is tried at most.
 const ATTEMPTS_MAX: u32 = 3;
+/// Where a proof of possession stands, and what a broker says of one that it does not accept.
+const PROOF_HEADER: &str = "dpop";
+const INVALID_PROOF: &str = "invalid_dpop_proof";
 /// The pause before the second attempt; it doubles.
 const PAUSE: Duration = Duration::from_millis(150);
 
@@ -33,14 +37,25 @@ const PAUSE: Duration = Duration::from_millis(150);
 pub(crate) struct Client {
     http: reqwest::Client,
     url: BrokerUrl,
+    roots: Option<Vec<Certificate>>,
 }
 
 impl Client {
     /// Reads `ca_file` if there is one. Loopback http costs no certificate store.
     pub(crate) fn new(url: BrokerUrl, ca_file: Option<&Path>) -> Result<Self, Error> {
         let roots = ca_file.map(certificates).transpose()?;
-        let http = secure_http(url.is_plain(), roots).map_err(Error::Setup)?;
-        Ok(Self { http, url })
+        Self::over(url, roots)
+    }
+
+    /// The same broker over connections of its own: what hangs on ours, or the replica that they
+    /// lead to, is not in its way.
+    pub(crate) fn apart(&self) -> Result<Self, Error> {
+        Self::over(self.url.clone(), self.roots.clone())
+    }
+
+    fn over(url: BrokerUrl, roots: Option<Vec<Certificate>>) -> Result<Self, Error> {
+        let http = secure_http(url.is_plain(), roots.clone()).map_err(Error::Setup)?;
+        Ok(Self { http, url, roots })
     }
 
     pub(crate) fn url(&self) -> &BrokerUrl {
@@ -53,16 +68,32 @@ impl Client {
         call: Call<'_, B>,
         bearer: &Token,
     ) -> Result<T, Error> {
+        let answer = self.repeated(&call, bearer).await;
+        if let Err(Error::Refused { problem, date: Some(date), .. }) = &answer
+            && problem.code == INVALID_PROOF
+            && bearer.key().is_some_and(|key| key.follow(*date))
+        {
+            // Nothing was done, and our clock is not the broker's: once more by that.
+            return self.repeated(&call, bearer).await;
+        }
+        answer
+    }
+
+    async fn repeated<B: Serialize, T: DeserializeOwned>(
+        &self,
+        call: &Call<'_, B>,
+        bearer: &Token,
+    ) -> Result<T, Error> {
         let mut pause = PAUSE;
         for _ in 1..call.attempts_max {
-            match self.attempt(&call, bearer).await {
+            match self.attempt(call, bearer).await {
                 Err(error) if can_repeat(&error, call.repeat) => {}
                 answer => return answer,
             }
             tokio::time::sleep(jittered(pause)).await;
             pause *= 2;
         }
-        self.attempt(&call, bearer).await
+        self.attempt(call, bearer).await
     }
 
     async fn attempt<B: Serialize, T: DeserializeOwned>(
@@ -76,6 +107,10 @@ impl Client {
             .timeout(ATTEMPT_TIMEOUT.saturating_add(call.wait))
             .header(header::ACCEPT, "application/json, application/problem+json")
             .header(header::AUTHORIZATION, bearer.header());
+        if let Some(key) = bearer.key() {
+            let proof = key.proof(&call.method, &call.url, bearer.hash())?;
+            request = request.header(PROOF_HEADER, proof);
+        }
         if let Some(body) = call.body {
             request = request.json(body);
         }
@@ -85,7 +120,7 @@ impl Client {
 
     async fn read<T: DeserializeOwned>(&self, response: Response) -> Result<T, Error> {
         let status = response.status();
-        let retry_after = retry_after(&response);
+        let (retry_after, date) = (retry_after(&response), date(&response));
         if status.is_redirection() {
             let location = response.headers().get(header::LOCATION);
             let location = location.and_then(|value| value.to_str().ok()).unwrap_or("elsewhere");
@@ -98,7 +133,7 @@ impl Client {
                 .map_err(|source| Error::Body { url: self.url.to_string(), source });
         }
         match serde_json::from_slice::<Problem>(&body) {
-            Ok(problem) => Err(Error::Refused { problem: Box::new(problem), retry_after }),
+            Ok(problem) => Err(Error::Refused { problem: Box::new(problem), retry_after, date }),
             Err(_) => Err(self.foreign(status)),
         }
     }
@@ -156,10 +191,17 @@ pub(crate) enum Error {
     },
     #[error("{url} answered {status}, and not as a Dayfly broker does; check --url")]
     Foreign { url: String, status: u16 },
+    #[error(transparent)]
+    NoKey(#[from] NoKey),
     #[error("{url} redirects to `{location}`; give the broker's own address with --url")]
     Redirect { url: String, location: String },
     #[error("{}", describe(problem))]
-    Refused { problem: Box<Problem>, retry_after: Option<Duration> },
+    Refused {
+        problem: Box<Problem>,
+        retry_after: Option<Duration>,
+        /// When the broker says that it answered.
+        date: Option<OffsetDateTime>,
+    },
     #[error("cannot set up TLS")]
     Setup(#[source] reqwest::Error),
     #[error("the broker at {url} did not answer in time")]
@@ -180,7 +222,7 @@ impl Error {
     /// The broker's own no.
     #[cfg(test)]
     pub(crate) fn refused(problem: Problem) -> Self {
-        Self::Refused { problem: Box::new(problem), retry_after: None }
+        Self::Refused { problem: Box::new(problem), retry_after: None, date: None }
     }
 
     /// Whether the same call may succeed later.
@@ -193,6 +235,7 @@ impl Error {
             Self::TimedOut { .. } | Self::Unreachable { .. } => true,
             Self::Body { .. }
             | Self::CaFile { .. }
+            | Self::NoKey(_)
             | Self::Redirect { .. }
             | Self::Setup(_)
             | Self::Url { .. } => false,
@@ -229,6 +272,12 @@ fn certificates(path: &Path) -> Result<Vec<Certificate>, Error> {
 fn retry_after(response: &Response) -> Option<Duration> {
     let value = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
     value.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// When the answer was made.
+fn date(response: &Response) -> Option<OffsetDateTime> {
+    let value = response.headers().get(header::DATE)?.to_str().ok()?;
+    OffsetDateTime::parse(value, &Rfc2822).ok()
 }
 
 #[cfg(test)]

@@ -4,13 +4,13 @@
 //! on every way out once it is open.
 
 mod child;
-mod environment;
+pub(crate) mod environment;
 mod heartbeat;
 mod renew;
 mod signals;
 mod stop;
 
-use std::{ffi::OsString, io, pin::pin, time::Duration};
+use std::{ffi::OsString, io, pin::pin, sync::Arc, time::Duration};
 
 use dayfly_api::{CreateTask, OpenedTask, Outcome, Problem};
 use rustix::process::Signal;
@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub(crate) use crate::exec::child::become_child;
 use crate::{
-    args::{Context, ExecArgs},
+    args::{Context, ExecArgs, IdentityArgs},
     client::{self, Client, jittered},
     exec::{
         child::Spawned,
@@ -27,6 +27,7 @@ use crate::{
     },
     identity::{self, Source, Token},
     output::Terminal,
+    proof::{Key, NoKey},
 };
 
 /// A failure of ours before the command started, as `env` and `timeout` say it.
@@ -43,7 +44,8 @@ pub(crate) async fn run(args: &ExecArgs, context: Context<'_>) -> Result<u8, Err
     environment::check(&args.roles)?;
     let program = child::resolve(&args.command, context.ambient)?;
     let client = context.client()?;
-    let source = identity::workload(args.identity.token_file.as_deref(), context.ambient)?;
+    let IdentityArgs { kind, token_file, .. } = &args.identity;
+    let source = identity::workload(*kind, token_file.as_deref(), context.ambient)?;
     let audience = context.audience(&args.identity, &client);
     let request = CreateTask {
         purpose: purpose(args),
@@ -52,18 +54,21 @@ pub(crate) async fn run(args: &ExecArgs, context: Context<'_>) -> Result<u8, Err
             .heartbeat
             .0
             .map(|every| i64::try_from(every.as_secs()).unwrap_or(i64::MAX)),
+        // The key that is proven binds it; a broker of an older version knows no such field.
+        bind: None,
         roles: environment::roles(&args.roles),
     };
     child::hide_memory();
+    let key = key(args, context)?;
     let mut signals = Signals::install().map_err(Error::Signals)?;
     // Dropping the call closes its connection; the broker then revokes what was not delivered.
     let opened = tokio::select! {
-        opened = open(&client, &source, &audience, &request) => opened,
+        opened = open(&client, (&source, audience.as_str()), key.as_ref(), &request) => opened,
         signal = signals.stopped() => return Ok(stopped(signal, context.terminal)),
     };
     let opened = opened.map_err(|error| explain(error, &request.roles))?;
     let session = Session {
-        token: Token::parse(&opened.token, "the task's token")?,
+        token: Token::of_task(&opened, key.as_ref())?,
         task: opened,
         opened_at: Instant::now(),
         client: &client,
@@ -224,20 +229,35 @@ impl Session<'_> {
     }
 }
 
+/// The key that the run proves: its own, unless a file for several runs is named.
+fn key(args: &ExecArgs, context: Context<'_>) -> Result<Option<Arc<Key>>, Error> {
+    if args.no_proof {
+        return Ok(None);
+    }
+    match context.kept_key(&args.identity)? {
+        Some(key) => Ok(Some(key)),
+        None => Ok(Some(Arc::new(Key::generate()?))),
+    }
+}
+
 async fn open(
     client: &Client,
-    source: &Source,
-    audience: &str,
+    (source, audience): (&Source, &str),
+    key: Option<&Arc<Key>>,
     request: &CreateTask,
 ) -> Result<OpenedTask, Error> {
-    let token = source.token(audience).await?;
+    let proven = |token: Token| match key {
+        Some(key) => token.with_proof_of(key),
+        None => token,
+    };
+    let token = proven(source.token(audience).await?);
     match client.open_task(&token, request).await {
         // Nothing was minted, but the token was seen: only a new one is worth another try.
-        Err(client::Error::Refused { problem, retry_after: Some(pause) })
+        Err(client::Error::Refused { problem, retry_after: Some(pause), .. })
             if problem.status == 503 && pause <= RETRY_AFTER_MAX && source.is_fresh_each_time() =>
         {
             sleep(jittered(pause)).await;
-            let token = source.token(audience).await?;
+            let token = proven(source.token(audience).await?);
             Ok(client.open_task(&token, request).await?)
         }
         answer => Ok(answer?),
@@ -269,14 +289,23 @@ fn purpose(args: &ExecArgs) -> String {
     purpose.chars().take(PURPOSE_CHARS_MAX).collect()
 }
 
-/// A denial, with the role's name in front.
+/// A denial, with the role's name in front; and what helps where a key is amiss.
 fn explain(error: Error, roles: &[String]) -> Error {
-    if let Error::Client(client::Error::Refused { problem, .. }) = &error
-        && problem.code == "role_denied"
-    {
-        return Error::Denied(denial(problem, roles));
+    let Error::Client(client::Error::Refused { problem, .. }) = &error else { return error };
+    let id = &problem.request_id;
+    match problem.code.as_str() {
+        "role_denied" => Error::Denied(denial(problem, roles)),
+        "token_bound" => Error::Denied(format!(
+            "the identity token belongs to another key, as after another `dayfly exec` with it; \
+             name one file for all of them by --proof-key-file, or give each one a token of its \
+             own (request {id})"
+        )),
+        "invalid_dpop_proof" => Error::Denied(format!(
+            "the broker does not accept the proof of our key; is the address the one that it has \
+             as `public_url`? --no-proof goes without (request {id})"
+        )),
+        _ => error,
     }
-    error
 }
 
 fn denial(problem: &Problem, roles: &[String]) -> String {
@@ -313,6 +342,8 @@ pub(crate) enum Error {
     Environment(#[from] environment::Error),
     #[error(transparent)]
     Identity(#[from] identity::Error),
+    #[error(transparent)]
+    NoKey(#[from] NoKey),
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
 }
@@ -325,6 +356,7 @@ impl Error {
             | Self::Denied(_)
             | Self::Environment(_)
             | Self::Identity(_)
+            | Self::NoKey(_)
             | Self::Signals(_) => FAILED,
         }
     }

@@ -7,7 +7,7 @@ use std::{error::Error as _, io};
 
 use dayfly_api::Problem;
 
-use crate::{client, exec, identity};
+use crate::{client, exec, exec::environment, identity};
 
 /// Success.
 pub(crate) const OK: u8 = 0;
@@ -31,6 +31,14 @@ pub(crate) const CONFLICT: u8 = 7;
 pub(crate) enum Failure {
     #[error(transparent)]
     Client(#[from] client::Error),
+    #[error("cannot leave the credentials in `{path}`")]
+    Directory {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Environment(#[from] environment::Error),
     #[error(transparent)]
     Exec(#[from] exec::Error),
     #[error(transparent)]
@@ -57,10 +65,11 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Client(error) => client_code(error),
+            Self::Environment(_) => USAGE,
             Self::Exec(error) => error.exit_code(),
             Self::Identity(error) => identity_code(error),
             Self::Output(_) if self.is_closed_pipe() => OK,
-            Self::Json(_) | Self::Output(_) => FAILED,
+            Self::Directory { .. } | Self::Json(_) | Self::Output(_) => FAILED,
         }
     }
 
@@ -78,6 +87,7 @@ fn client_code(error: &client::Error) -> u8 {
         client::Error::Foreign { status, .. } if *status >= 500 => UNAVAILABLE,
         client::Error::Body { .. }
         | client::Error::Foreign { .. }
+        | client::Error::NoKey(_)
         | client::Error::Redirect { .. }
         | client::Error::Setup(_) => FAILED,
     }
@@ -86,8 +96,12 @@ fn client_code(error: &client::Error) -> u8 {
 fn identity_code(error: &identity::Error) -> u8 {
     match error {
         identity::Error::Client(error) => client_code(error),
-        identity::Error::GitHub(_) | identity::Error::None { .. } => UNAUTHENTICATED,
-        identity::Error::File { .. } | identity::Error::Malformed { .. } => USAGE,
+        identity::Error::Aws(_) | identity::Error::GitHub(_) | identity::Error::None { .. } => {
+            UNAUTHENTICATED
+        }
+        identity::Error::File { .. }
+        | identity::Error::KeyFile(_)
+        | identity::Error::Malformed { .. } => USAGE,
     }
 }
 

@@ -3,30 +3,77 @@
 //! Invariant: a token is never shown; GitHub's request token goes to GitHub's address alone,
 //! and over https.
 
+mod aws;
+
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use dayfly_api::OpenedTask;
 use reqwest::header::HeaderValue;
 use serde::Deserialize;
 use url::Url;
 
 use crate::{
     ambient::Ambient,
+    args::IdentityKind,
     client::{self, check_secure, read_body, secure_http},
+    proof::{self, Key},
 };
 
 /// Longer than any token that a broker accepts.
 const TOKEN_BYTES_MAX: usize = 64 * 1024;
+/// How a token is shown that whoever has it may use, and one that is bound to a key.
+const BEARER: &str = "Bearer ";
+const BOUND: &str = "DPoP ";
+/// How tasks' tokens begin.
+const TASK_TOKEN_PREFIX: &str = "dft_";
+const TASK_TOKEN: &str = "the task's token";
 
-/// A bearer token.
+/// A token, and the key that is proven with it, if one is.
 #[derive(Clone)]
-pub(crate) struct Token(HeaderValue);
+pub(crate) struct Token {
+    header: HeaderValue,
+    hash: String,
+    key: Option<Arc<Key>>,
+}
 
 impl Token {
-    /// Takes the token out of `text`; `origin` names it in errors.
+    /// Takes a bearer's token out of `text`; `origin` names it in errors.
     pub(crate) fn parse(text: &str, origin: &str) -> Result<Self, Error> {
+        Self::shown_as(BEARER, text, origin)
+    }
+
+    /// The token of a task that was opened with a proof of `key`, as it must be shown. A broker
+    /// that took no proof says so by its type.
+    pub(crate) fn of_task(opened: &OpenedTask, key: Option<&Arc<Key>>) -> Result<Self, Error> {
+        let token = Self::parse(&opened.token, TASK_TOKEN)?;
+        match key {
+            Some(key) if opened.token_type.eq_ignore_ascii_case("dpop") => token.bound_to(key),
+            Some(_) | None => Ok(token),
+        }
+    }
+
+    /// The same as one that is bound to `key`: it is shown as such, and never without a proof.
+    pub(crate) fn bound_to(self, key: &Arc<Key>) -> Result<Self, Error> {
+        let text = self.header.to_str().ok().and_then(|shown| shown.strip_prefix(BEARER));
+        Ok(Self::shown_as(BOUND, text.unwrap_or_default(), TASK_TOKEN)?.with_proof_of(key))
+    }
+
+    /// Whether it is a task's, and no identity's.
+    pub(crate) fn is_of_a_task(&self) -> bool {
+        let token = self.header.as_bytes().strip_prefix(BEARER.as_bytes());
+        token.is_some_and(|token| token.starts_with(TASK_TOKEN_PREFIX.as_bytes()))
+    }
+
+    /// The same with a proof of `key` at each request: what is given for it is bound to that.
+    pub(crate) fn with_proof_of(self, key: &Arc<Key>) -> Self {
+        Self { key: Some(Arc::clone(key)), ..self }
+    }
+
+    fn shown_as(scheme: &str, text: &str, origin: &str) -> Result<Self, Error> {
         let malformed = |reason| Error::Malformed { origin: origin.to_owned(), reason };
         let text = text.trim();
         if text.is_empty() {
@@ -38,14 +85,24 @@ impl Token {
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(malformed("holds more than one token, or not one"));
         }
-        let mut header = HeaderValue::try_from(format!("Bearer {text}"))
+        let mut header = HeaderValue::try_from(format!("{scheme}{text}"))
             .map_err(|_| malformed("holds what a header can't carry"))?;
         header.set_sensitive(true);
-        Ok(Self(header))
+        Ok(Self { header, hash: proof::token_hash(text), key: None })
     }
 
     pub(crate) fn header(&self) -> HeaderValue {
-        self.0.clone()
+        self.header.clone()
+    }
+
+    /// What a proof calls it.
+    pub(crate) fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// The key that is proven with it.
+    pub(crate) fn key(&self) -> Option<&Key> {
+        self.key.as_deref()
     }
 }
 
@@ -58,15 +115,17 @@ impl fmt::Debug for Token {
 /// Where a token comes from.
 #[derive(Debug)]
 pub(crate) enum Source {
+    Aws(aws::Signer),
     File(PathBuf),
     GitHub { url: String, token: Token },
     Variable(Token),
 }
 
 impl Source {
-    /// The token. GitHub makes a fresh one each time.
+    /// The token. GitHub makes a fresh one each time, and so does who signs.
     pub(crate) async fn token(&self, audience: &str) -> Result<Token, Error> {
         match self {
+            Self::Aws(signer) => signer.token(audience).await,
             Self::File(path) => from_file(path),
             Self::GitHub { url, token } => from_github(url, token, audience).await,
             Self::Variable(token) => Ok(token.clone()),
@@ -76,14 +135,22 @@ impl Source {
     /// Whether the next token will be another one, so that a call that used this one up can be
     /// tried again.
     pub(crate) fn is_fresh_each_time(&self) -> bool {
-        matches!(self, Self::GitHub { .. })
+        matches!(self, Self::Aws(_) | Self::GitHub { .. })
     }
 }
 
 /// The workload's identity: what opens a task.
-pub(crate) fn workload(token_file: Option<&Path>, ambient: &Ambient) -> Result<Source, Error> {
+pub(crate) fn workload(
+    kind: Option<IdentityKind>,
+    token_file: Option<&Path>,
+    ambient: &Ambient,
+) -> Result<Source, Error> {
     if let Some(path) = token_file {
         return Ok(Source::File(path.to_owned()));
+    }
+    let named = kind.map_or_else(|| named(ambient), |kind| Ok(Some(kind)))?;
+    if let Some(IdentityKind::Aws) = named {
+        return aws::Signer::new(ambient).map(Source::Aws);
     }
     if let Some(source) = variable("DAYFLY_ID_TOKEN", ambient)? {
         return Ok(source);
@@ -100,20 +167,40 @@ pub(crate) fn workload(token_file: Option<&Path>, ambient: &Ambient) -> Result<S
 }
 
 /// The token of a command that reads or administers: a task's, or a federated one.
-pub(crate) fn bearer(token_file: Option<&Path>, ambient: &Ambient) -> Result<Source, Error> {
+pub(crate) fn bearer(
+    kind: Option<IdentityKind>,
+    token_file: Option<&Path>,
+    ambient: &Ambient,
+) -> Result<Source, Error> {
+    if kind.is_some() {
+        return workload(kind, token_file, ambient);
+    }
     let named = ambient.value("DAYFLY_TOKEN_FILE").map(Path::new);
     if let Some(path) = token_file.or(named) {
         return Ok(Source::File(path.to_owned()));
     }
     match variable("DAYFLY_TOKEN", ambient)? {
         Some(source) => Ok(source),
-        None => workload(None, ambient),
+        None => workload(None, None, ambient),
+    }
+}
+
+fn named(ambient: &Ambient) -> Result<Option<IdentityKind>, Error> {
+    match ambient.text("DAYFLY_IDENTITY") {
+        None => Ok(None),
+        Some("aws") => Ok(Some(IdentityKind::Aws)),
+        Some(_) => Err(Error::Malformed {
+            origin: "DAYFLY_IDENTITY".to_owned(),
+            reason: "names an identity that is not known; `aws` is",
+        }),
     }
 }
 
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
+    #[error("cannot sign with AWS credentials: {0}")]
+    Aws(String),
     #[error(transparent)]
     Client(#[from] client::Error),
     #[error("cannot read the token file `{path}`")]
@@ -124,6 +211,8 @@ pub(crate) enum Error {
     },
     #[error("cannot get an identity token from GitHub: {0}")]
     GitHub(String),
+    #[error(transparent)]
+    KeyFile(#[from] proof::file::Error),
     #[error("{origin} {reason}")]
     Malformed { origin: String, reason: &'static str },
     #[error("{}", no_identity(*is_github))]
@@ -135,7 +224,8 @@ fn no_identity(is_github: bool) -> &'static str {
         "no identity found; add `permissions: { id-token: write, contents: read }` to the job \
          (pull requests from forks get no token)"
     } else {
-        "no identity found; give --token-file, or set DAYFLY_ID_TOKEN to your platform's OIDC token"
+        "no identity found; give --token-file, set DAYFLY_ID_TOKEN to your platform's OIDC token, or \
+         sign with AWS credentials by --identity aws"
     }
 }
 
@@ -194,6 +284,7 @@ mod tests {
 
     fn shown(source: &Source) -> String {
         match source {
+            Source::Aws(_) => "aws".to_owned(),
             Source::File(path) => path.display().to_string(),
             Source::GitHub { .. } => "github".to_owned(),
             Source::Variable(token) => token.header().to_str().unwrap().to_owned(),
@@ -203,7 +294,7 @@ mod tests {
     #[test]
     fn the_flag_comes_first_then_the_variable_then_the_platform() {
         let everything = Ambient::from([("DAYFLY_ID_TOKEN", "jwt"), GITHUB[0], GITHUB[1]]);
-        let of = |file, ambient| shown(&workload(file, ambient).unwrap());
+        let of = |file, ambient| shown(&workload(None, file, ambient).unwrap());
         assert_eq!(of(Some(Path::new("/f")), &everything), "/f");
         assert_eq!(of(None, &everything), "Bearer jwt");
         assert_eq!(of(None, &Ambient::from(GITHUB)), "github");
@@ -216,7 +307,7 @@ mod tests {
             ("DAYFLY_TOKEN", "dft_x"),
             ("DAYFLY_ID_TOKEN", "jwt"),
         ]);
-        let of = |file, ambient| shown(&bearer(file, ambient).unwrap());
+        let of = |file, ambient| shown(&bearer(None, file, ambient).unwrap());
         assert_eq!(of(Some(Path::new("/f")), &ambient), "/f");
         assert_eq!(of(None, &ambient), "/t");
         let ambient = Ambient::from([("DAYFLY_TOKEN", "dft_x"), ("DAYFLY_ID_TOKEN", "jwt")]);
@@ -225,9 +316,27 @@ mod tests {
     }
 
     #[test]
+    fn aws_is_used_only_where_it_is_named() {
+        let keys = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "secret")];
+        let jwt = ("DAYFLY_ID_TOKEN", "jwt");
+        let everything = Ambient::from([jwt, keys[0], keys[1], ("DAYFLY_TOKEN", "dft_x")]);
+        let aws = Some(IdentityKind::Aws);
+        assert_eq!(shown(&workload(None, None, &everything).unwrap()), "Bearer jwt");
+        assert_eq!(shown(&workload(aws, None, &everything).unwrap()), "aws");
+        assert_eq!(shown(&bearer(aws, None, &everything).unwrap()), "aws");
+        let named = Ambient::from([jwt, keys[0], keys[1], ("DAYFLY_IDENTITY", "aws")]);
+        assert_eq!(shown(&workload(None, None, &named).unwrap()), "aws");
+        assert_eq!(shown(&bearer(None, None, &named).unwrap()), "aws");
+        assert_eq!(shown(&workload(None, Some(Path::new("/f")), &named).unwrap()), "/f");
+        let other = Ambient::from([jwt, ("DAYFLY_IDENTITY", "azure")]);
+        assert!(matches!(workload(None, None, &other), Err(Error::Malformed { .. })));
+        assert!(matches!(workload(aws, None, &Ambient::from([jwt])), Err(Error::Aws(_))));
+    }
+
+    #[test]
     fn a_task_token_opens_no_task() {
         assert!(matches!(
-            workload(None, &Ambient::from([("DAYFLY_TOKEN", "dft_x")])),
+            workload(None, None, &Ambient::from([("DAYFLY_TOKEN", "dft_x")])),
             Err(Error::None { is_github: false })
         ));
     }
@@ -235,7 +344,7 @@ mod tests {
     #[test]
     fn half_of_github_tells_what_is_missing() {
         let ambient = Ambient::from([("GITHUB_ACTIONS", "true"), GITHUB[0]]);
-        let error = workload(None, &ambient).unwrap_err();
+        let error = workload(None, None, &ambient).unwrap_err();
         assert!(error.to_string().contains("id-token: write"), "{error}");
     }
 
@@ -247,6 +356,17 @@ mod tests {
             assert!(bad.trim().is_empty() || !error.contains(bad), "{error}");
         }
         assert_eq!(format!("{:?}", Token::parse(" jwt\n", "x").unwrap()), "Token(…)");
+    }
+
+    #[test]
+    fn a_bound_token_is_shown_as_one_with_a_proof() {
+        let key = Arc::new(Key::generate().unwrap());
+        let token = Token::parse("dft_x", "x").unwrap();
+        assert!(token.is_of_a_task() && !Token::parse("jwt", "x").unwrap().is_of_a_task());
+        let bound = token.clone().bound_to(&key).unwrap();
+        assert_eq!(bound.header(), "DPoP dft_x");
+        assert_eq!((bound.hash(), bound.key().is_some()), (token.hash(), true));
+        assert!(token.key().is_none());
     }
 
     #[test]

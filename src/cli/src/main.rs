@@ -13,6 +13,7 @@ mod failure;
 mod identity;
 mod lease;
 mod output;
+mod proof;
 mod role;
 mod standing;
 mod task;
@@ -113,6 +114,7 @@ async fn dispatch(command: &Command, context: Context<'_>) -> Result<u8, Failure
         Command::Task { command: TaskCommand::Complete(complete) } => {
             task::complete(complete, context).await
         }
+        Command::Task { command: TaskCommand::Open(open) } => task::open(open, context).await,
         Command::Task { command: TaskCommand::Show(show) } => task::show(show, context).await,
         Command::Whoami(bearer) => whoami::show(bearer, context).await,
     }

@@ -1,9 +1,12 @@
-//! `dayfly task`: units of work and their end.
+//! `dayfly task`: units of work, from their beginning to their end.
 //!
 //! Invariant: a task is called ended only when every credential of it is verified dead.
 
+mod open;
+
 use dayfly_api::{Completed, LeaseCounts, Task};
 
+pub(crate) use crate::task::open::open;
 use crate::{
     args::{Context, ShowArgs, TaskCompleteArgs},
     failure::{self, Failure},
@@ -28,6 +31,7 @@ fn one(task: &Task) -> Table {
         ("opened", &task.opened_at),
         ("expires", &task.expires_at),
         ("closed", task.closed_at.as_deref().unwrap_or_default()),
+        ("bound to", task.binding.as_deref().unwrap_or_default()),
         ("leases", &counted(&task.leases)),
     ])
 }

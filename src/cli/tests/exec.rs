@@ -11,8 +11,12 @@
 
 #[path = "exec/broker.rs"]
 mod broker;
+#[path = "exec/opening.rs"]
+mod opening;
 #[path = "exec/program.rs"]
 mod program;
+#[path = "exec/proving.rs"]
+mod proving;
 #[path = "exec/reading.rs"]
 mod reading;
 #[path = "exec/refusing.rs"]
@@ -21,3 +25,5 @@ mod refusing;
 mod running;
 #[path = "exec/signalling.rs"]
 mod signalling;
+#[path = "exec/signing.rs"]
+mod signing;

@@ -111,7 +111,13 @@ impl Client {
     }
 
     /// Says that the task's work goes on.
-    pub(crate) async fn beat(&self, bearer: &Token, task: &str) -> Result<Heartbeat, Error> {
+    /// Waits for the answer as long as `within`, and no longer.
+    pub(crate) async fn beat(
+        &self,
+        bearer: &Token,
+        task: &str,
+        within: Duration,
+    ) -> Result<Heartbeat, Error> {
         let call = Call::<()> {
             method: Method::POST,
             url: self.url.join(&["api", "v1", "tasks", task, "heartbeat"]),
@@ -121,7 +127,8 @@ impl Client {
             attempts_max: 1,
             wait: Duration::ZERO,
         };
-        self.send(call, bearer).await
+        let answer = tokio::time::timeout(within, self.send(call, bearer)).await;
+        answer.unwrap_or_else(|_| Err(Error::TimedOut { url: self.url.to_string() }))
     }
 
     pub(crate) async fn renew_lease(

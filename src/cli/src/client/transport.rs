@@ -13,6 +13,8 @@ use reqwest::{Certificate, Response, redirect::Policy};
 use crate::client::{ATTEMPT_TIMEOUT, Error, Repeat};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const PING_EVERY: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// No answer of the broker comes near this.
 const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 
@@ -27,7 +29,11 @@ pub(crate) fn secure_http(
         .user_agent(concat!("dayfly/", env!("CARGO_PKG_VERSION")))
         .redirect(Policy::none())
         .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(ATTEMPT_TIMEOUT);
+        .timeout(ATTEMPT_TIMEOUT)
+        // A connection whose other end is gone must not be used for the next request too.
+        .http2_keep_alive_interval(PING_EVERY)
+        .http2_keep_alive_timeout(PING_TIMEOUT)
+        .http2_keep_alive_while_idle(true);
     let builder = if plain {
         // A name that is promised to be loopback must not become something else in DNS.
         let loopback: [SocketAddr; 2] =

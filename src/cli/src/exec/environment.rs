@@ -54,7 +54,7 @@ const RESERVED_SUFFIX: &str = "_PROXY";
 const API_KEY: &str = "DAYFLY_API_KEY";
 
 /// With these the command could open tasks of its own.
-const WITHHELD: &[&str] = &["DAYFLY_ID_TOKEN"];
+const WITHHELD: &[&str] = &["DAYFLY_ID_TOKEN", "DAYFLY_PROOF_KEY_FILE"];
 const WITHHELD_PREFIXES: &[&str] = &["ACTIONS_ID_TOKEN_REQUEST_", "DAYFLY_TOKEN"];
 
 /// Where the first is injected, the others would lead the client library past it.
@@ -67,7 +67,7 @@ const COMPETING: &[(&str, &[&str])] = &[
 ];
 
 /// Finds what can be known to be wrong before anything is minted.
-pub(super) fn check(requests: &[RoleRequest]) -> Result<(), Error> {
+pub(crate) fn check(requests: &[RoleRequest]) -> Result<(), Error> {
     for (index, request) in requests.iter().enumerate() {
         if requests.iter().take(index).any(|earlier| earlier == request) {
             return Err(Error::Repeated { role: request.role.clone() });
@@ -77,7 +77,7 @@ pub(super) fn check(requests: &[RoleRequest]) -> Result<(), Error> {
 }
 
 /// The roles to ask for. One that is wanted under two names is minted once.
-pub(super) fn roles(requests: &[RoleRequest]) -> Vec<String> {
+pub(crate) fn roles(requests: &[RoleRequest]) -> Vec<String> {
     let mut roles = Vec::with_capacity(requests.len());
     for request in requests {
         if !roles.contains(&request.role) {
@@ -88,7 +88,7 @@ pub(super) fn roles(requests: &[RoleRequest]) -> Vec<String> {
 }
 
 /// The variables that carry the credentials.
-pub(super) fn injected(
+pub(crate) fn injected(
     requests: &[RoleRequest],
     leases: &[Lease],
 ) -> Result<BTreeMap<String, String>, Error> {
@@ -148,6 +148,12 @@ fn is_reserved(name: &str) -> bool {
         || (name != API_KEY && RESERVED_PREFIXES.iter().any(|p| upper.starts_with(p)))
 }
 
+/// The variables that would lead a client library past what is injected.
+pub(crate) fn competing(injected: &BTreeMap<String, String>) -> Vec<&'static str> {
+    let triggered = COMPETING.iter().filter(|(trigger, _)| injected.contains_key(*trigger));
+    triggered.flat_map(|(_, names)| names.iter().copied()).collect()
+}
+
 /// The command's whole environment, and what is different in it.
 pub(super) struct ChildEnvironment {
     pub(super) variables: Vec<(OsString, OsString)>,
@@ -160,11 +166,7 @@ pub(super) fn compose<'a>(
     inherited: impl Iterator<Item = (&'a OsString, &'a OsString)>,
     injected: BTreeMap<String, String>,
 ) -> ChildEnvironment {
-    let competing: Vec<&str> = COMPETING
-        .iter()
-        .filter(|(trigger, _)| injected.contains_key(*trigger))
-        .flat_map(|(_, names)| names.iter().copied())
-        .collect();
+    let competing = competing(&injected);
     let mut variables = Vec::new();
     let mut replaced = Vec::new();
     for (name, value) in inherited {

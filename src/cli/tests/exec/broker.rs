@@ -20,7 +20,11 @@ pub(crate) struct Request {
     pub(crate) method: String,
     /// With the query.
     pub(crate) target: String,
+    /// How the token is shown: `Bearer`, `DPoP`.
+    pub(crate) scheme: String,
     pub(crate) bearer: String,
+    /// The proof that comes with it; empty without one.
+    pub(crate) proof: String,
     pub(crate) body: Value,
 }
 
@@ -113,6 +117,8 @@ pub(crate) fn opened(leases: &[Lease]) -> OpenedTask {
     OpenedTask {
         id: "tsk_1".into(),
         token: TASK_TOKEN.into(),
+        token_type: "Bearer".into(),
+        binding: None,
         state: "open".into(),
         expires_at: "2026-01-01T00:15:00Z".into(),
         lost_at: None,
@@ -222,13 +228,20 @@ fn read(stream: &TcpStream) -> Option<Request> {
     reader.read_line(&mut first).ok()?;
     let mut words = first.split_whitespace();
     let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let (mut bearer, mut length) = (String::new(), 0);
+    let (mut scheme, mut bearer) = (String::new(), String::new());
+    let (mut proof, mut length) = (String::new(), 0);
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
         let Some((name, value)) = line.trim_end().split_once(": ") else { break };
         match name.to_ascii_lowercase().as_str() {
-            "authorization" => value.trim_start_matches("Bearer ").clone_into(&mut bearer),
+            "authorization" => {
+                // What gives AWS credentials to a container is shown its token bare.
+                let (how, token) = value.split_once(' ').unwrap_or(("", value));
+                how.clone_into(&mut scheme);
+                token.clone_into(&mut bearer);
+            }
+            "dpop" => value.clone_into(&mut proof),
             "content-length" => length = value.parse().unwrap(),
             _ => {}
         }
@@ -236,7 +249,7 @@ fn read(stream: &TcpStream) -> Option<Request> {
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
-    Some(Request { method, target, bearer, body })
+    Some(Request { method, target, scheme, bearer, proof, body })
 }
 
 fn write(stream: &mut TcpStream, answer: &Answer) -> std::io::Result<()> {

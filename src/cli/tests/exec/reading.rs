@@ -117,6 +117,7 @@ fn tasks_are_shown_and_completed() {
                 heartbeat_seconds: None,
                 lost_at: None,
                 closed_at: None,
+                binding: None,
                 leases: dayfly_api::LeaseCounts { active: 2, ..Default::default() },
             },
         ),

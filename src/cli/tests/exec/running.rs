@@ -216,6 +216,59 @@ fn the_broker_hears_that_the_command_still_runs() {
     assert_eq!(finished.err.matches("cannot tell the broker").count(), 1, "{}", finished.err);
 }
 
+/// A connection may die without a word; the broker must hear of us again all the same.
+#[test]
+fn a_beat_that_is_never_answered_is_not_the_last_of_its_interval() {
+    let broker = Broker::start(|request, before| match request.line().as_str() {
+        "POST /api/v1/tasks/tsk_1/heartbeat" if before == 0 => {
+            std::thread::sleep(Duration::from_secs(4));
+            Answer::json(200, &heard())
+        }
+        "POST /api/v1/tasks/tsk_1/heartbeat" => Answer::json(200, &heard()),
+        _ => grant(request, &[postgres("r")]),
+    });
+    let words = ["exec", "--role", "r", "--heartbeat", "3s", "--", "sleep", "2.9"];
+    let finished = run(dayfly(&broker.url, &words));
+    assert_eq!(finished.code, Some(0));
+    assert!(broker.asked("POST /api/v1/tasks/tsk_1/heartbeat").len() >= 2);
+    assert!(finished.err.contains("did not answer in time"), "{}", finished.err);
+}
+
+/// A replica of an older version has no such path, and the next beat meets another one.
+#[test]
+fn a_broker_that_knows_no_heartbeat_is_told_again() {
+    let broker = Broker::start(|request, before| match request.line().as_str() {
+        "POST /api/v1/tasks/tsk_1/heartbeat" if before < 2 => {
+            Answer::json(404, &problem(404, "not_found", "there is no such thing here"))
+        }
+        "POST /api/v1/tasks/tsk_1/heartbeat" => Answer::json(200, &heard()),
+        _ => grant(request, &[postgres("r")]),
+    });
+    let words = ["exec", "--role", "r", "--heartbeat", "1s", "--", "sleep", "2.5"];
+    let finished = run(dayfly(&broker.url, &words));
+    assert_eq!(finished.code, Some(0));
+    assert!(broker.asked("POST /api/v1/tasks/tsk_1/heartbeat").len() >= 3, "{finished:?}");
+    assert_eq!(finished.err.matches("cannot tell the broker").count(), 1, "{}", finished.err);
+    assert!(!finished.err.contains("its credentials end"), "{}", finished.err);
+}
+
+/// What a task's token is not accepted for, it will not be accepted for later either.
+#[test]
+fn a_token_that_is_not_accepted_is_not_shown_again() {
+    for (status, code) in [(401, "unauthenticated"), (409, "no_heartbeat")] {
+        let broker = Broker::start(move |request, _| match request.line().as_str() {
+            "POST /api/v1/tasks/tsk_1/heartbeat" => {
+                Answer::json(status, &problem(status, code, "no"))
+            }
+            _ => grant(request, &[postgres("r")]),
+        });
+        let words = ["exec", "--role", "r", "--heartbeat", "1s", "--", "sleep", "1.5"];
+        let finished = run(dayfly(&broker.url, &words));
+        assert_eq!(finished.code, Some(0));
+        assert_eq!(broker.asked("POST /api/v1/tasks/tsk_1/heartbeat").len(), 1, "{code}");
+    }
+}
+
 #[test]
 fn a_task_that_was_lost_is_told_of_and_stops_nothing() {
     let broker = Broker::start(|request, _| match request.line().as_str() {
