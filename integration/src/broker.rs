@@ -112,7 +112,8 @@ permit (
         Dayfly::Action::"revoke_lease", Dayfly::Action::"list_tasks",
         Dayfly::Action::"read_task", Dayfly::Action::"list_roles", Dayfly::Action::"read_audit",
         Dayfly::Action::"read_standing", Dayfly::Action::"release_hold", Dayfly::Action::"rotate_root",
-        Dayfly::Action::"abandon_lease"],
+        Dayfly::Action::"abandon_lease", Dayfly::Action::"disable_identity",
+        Dayfly::Action::"enable_identity", Dayfly::Action::"list_disabled"],
     resource
 );
 "#;

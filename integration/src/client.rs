@@ -86,6 +86,11 @@ impl Client {
         Self { http: http.build().unwrap(), url: url.to_owned(), token: None }
     }
 
+    /// The same with a client of the test's own making.
+    pub fn over(http: reqwest::Client, url: &str) -> Self {
+        Self { http, url: url.to_owned(), token: None }
+    }
+
     /// The same with a bearer.
     #[must_use]
     pub fn with(&self, token: &str) -> Self {

@@ -39,7 +39,12 @@ impl Issuer {
         self.token_with(subject, json!({}))
     }
 
-    /// The same with other claims on top.
+    /// A security event token with these claims, and no others.
+    pub fn security_event(&self, claims: &Value) -> String {
+        self.0.sign_as("secevent+jwt", claims)
+    }
+
+    /// The same as [`Self::token`] with other claims on top.
     pub fn token_with(&self, subject: &str, more: Value) -> String {
         let now = now();
         let mut random = [0; 16];

@@ -1,9 +1,11 @@
-//! Real parts for the suites: PostgreSQL servers, OpenID providers, broker processes.
+//! Real parts for the suites: PostgreSQL servers, OpenID providers, SPIFFE trust domains,
+//! stand-ins for AWS and for a Kubernetes cluster, broker processes.
 //!
 //! Invariant: what a test starts ends with the test, also when it fails, and nothing listens
 //! beyond loopback.
 
 #![expect(
+    clippy::indexing_slicing,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -11,21 +13,35 @@
     reason = "a suite says by panicking what does not hold"
 )]
 
+mod account;
+#[cfg(feature = "kube-apiserver")]
+mod api_server;
 mod broker;
 mod client;
+mod cluster;
 mod crowd;
 mod issuer;
+mod keycloak;
+mod platform;
 mod postgres;
 mod provider;
+mod trust_domain;
 mod wire;
 
+pub use account::{Account, AwsSession};
+#[cfg(feature = "kube-apiserver")]
+pub use api_server::ApiServer;
 pub use broker::{Broker, BrokerConfig, Store};
 pub use client::{Answer, Client};
+pub use cluster::{Cluster, Pod};
 pub use crowd::Crowd;
 pub use dayfly_backend_sdk::testkit::free_port;
 pub use issuer::Issuer;
+pub use keycloak::Keycloak;
+pub use platform::Platform;
 pub use postgres::Postgres;
 pub use provider::Provider;
+pub use trust_domain::{TrustDomain, replace};
 pub use wire::Wire;
 
 use std::{
@@ -37,6 +53,13 @@ use std::{
 /// The repository.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+/// A Python that has what `integration/test` installed.
+pub fn python() -> PathBuf {
+    let python = root().join("integration/.peers/moto/bin/python3");
+    assert!(python.exists(), "moto is not installed; run integration/test once");
+    python
 }
 
 /// A program of this workspace, as the test build made it.

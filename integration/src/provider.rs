@@ -80,7 +80,7 @@ impl Drop for Provider {
 }
 
 /// An authority and a certificate for localhost.
-fn certificates(directory: &Path) {
+pub(crate) fn certificates(directory: &Path) {
     let at = |name: &str| directory.join(name).to_str().unwrap().to_owned();
     let openssl = |arguments: &[&str]| run(Command::new("openssl").args(arguments));
     let ca = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];

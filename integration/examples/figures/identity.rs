@@ -120,6 +120,7 @@ impl<'a> Check<'a> {
             source_address: Some([127, 0, 0, 1].into()),
             now,
             own_task: Some("tsk_01890a5d-ac96-774b-bcce-b302099a8057".to_owned()),
+            binding: None,
         };
         Ok(Self { signed, key, authenticator, circumstances })
     }

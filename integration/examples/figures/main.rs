@@ -15,6 +15,7 @@
 mod backend;
 mod deaths;
 mod exec;
+mod flood;
 mod identity;
 mod measure;
 mod mint;
@@ -28,7 +29,7 @@ use dayfly_integration::Postgres;
 use report::Report;
 
 const USAGE: &str = "usage: figures [--only PART[,PART…]] [--large] [--crowd N]
-parts: identity mint backend start exec throughput deaths
+parts: identity flood mint backend start exec throughput deaths
 --large also starts with ten times the active leases
 --crowd has N leases due at once instead of 100,000";
 
@@ -68,8 +69,8 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn parse(arguments: impl Iterator<Item = String>) -> Option<Wanted> {
-    const PARTS: [&str; 7] =
-        ["identity", "mint", "backend", "start", "exec", "throughput", "deaths"];
+    const PARTS: [&str; 8] =
+        ["identity", "flood", "mint", "backend", "start", "exec", "throughput", "deaths"];
     let mut wanted = Wanted { parts: Vec::new(), large: false, crowd: 100_000 };
     let mut arguments = arguments;
     while let Some(argument) = arguments.next() {
@@ -87,6 +88,9 @@ async fn run(wanted: &Wanted) -> anyhow::Result<Report> {
     let mut report = Report::new(served::circumstances()?);
     if wanted.part("identity") {
         identity::measure(&mut report).await?;
+    }
+    if wanted.part("flood") {
+        flood::measure(&mut report).await?;
     }
     if wanted.part("exec") {
         exec::measure(&mut report).await?;

@@ -136,6 +136,61 @@ async fn a_store_that_was_away_loses_nobody() {
     is_lost(&owner, &task).await;
 }
 
+/// The store takes no beats and everything else, so both replicas go on looking for the silent; one
+/// of them is asked and turns every beat away.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_replica_turns_away_no_replica_takes_for_silence() {
+    let postgres = Postgres::start();
+    let broker = start(Store::Postgres(postgres.url("dayfly"))).await;
+    let _other = broker.replica().await;
+    let (task, owner) = open(&broker, "job").await;
+    // Long enough for both to have heard a whole interval before.
+    for _ in 0..8 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        beat(&owner, &task).await.expect(200);
+    }
+    let no_beats = "CHECK (ended IS NOT NULL OR lost_at IS NULL) NOT VALID";
+    postgres.sql("dayfly", &format!("ALTER TABLE tasks ADD CONSTRAINT no_beats {no_beats}"));
+    let mut turned_away = 0;
+    for _ in 0..(EVERY * 3).as_secs() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let answer = beat(&owner, &task).await;
+        if answer.status == 200 {
+            // Soon after the last one that was written there is nothing to write.
+            continue;
+        }
+        answer.problem(503, "store_unavailable");
+        turned_away += 1;
+    }
+    assert!(turned_away > 10, "{turned_away}");
+    assert_eq!(show(&owner, &task).await.text("/state"), "open");
+    postgres.sql("dayfly", "ALTER TABLE tasks DROP CONSTRAINT no_beats");
+    beat(&owner, &task).await.expect(200);
+    is_lost(&owner, &task).await;
+}
+
+/// Whoever waits for a mint has no token to beat with yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_for_the_answer_is_not_silent() {
+    let mut config = BrokerConfig::new(Store::Sqlite, None);
+    config.more.push_str("[tasks]\nheartbeat_min = \"5s\"\n");
+    let broker = Broker::start(config.failpoints("mint.after_backend=delay:10000")).await;
+    // Long enough for the broker to have heard a whole interval before.
+    tokio::time::sleep(EVERY).await;
+    let body = json!({
+        "purpose": "test", "ttl_seconds": 600, "heartbeat_seconds": EVERY.as_secs(),
+        "roles": ["greeter"]
+    });
+    let client = broker.client().with(&broker.issuer.token("slow"));
+    let opened = client.post("/api/v1/tasks", body).await.expect(201);
+    let (task, owner) = (opened.text("/id"), client.with(&opened.text("/token")));
+    let shown = show(&owner, &task).await;
+    assert!(shown.text("/lost_at") >= opened.text("/lost_at"), "as it was heard last");
+    // Most of an interval after the answer.
+    tokio::time::sleep(EVERY * 4 / 5).await;
+    beat(&owner, &task).await.expect(200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_heartbeat_is_refused() {
     let broker = start(Store::Sqlite).await;

@@ -3,7 +3,16 @@
 #[cfg(test)]
 mod abandon;
 #[cfg(test)]
+#[cfg(feature = "kube-apiserver")]
+mod api_server;
+#[cfg(test)]
+mod aws_identity;
+#[cfg(test)]
+mod binding;
+#[cfg(test)]
 mod chaos;
+#[cfg(test)]
+mod ci;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
@@ -15,7 +24,15 @@ mod heartbeats;
 #[cfg(test)]
 mod http_api;
 #[cfg(test)]
+mod identities;
+#[cfg(test)]
+mod job_life;
+#[cfg(test)]
 mod jwt;
+#[cfg(test)]
+mod keycloak;
+#[cfg(test)]
+mod kubernetes;
 #[cfg(test)]
 mod listing;
 #[cfg(test)]
@@ -24,6 +41,14 @@ mod main_job;
 mod mysql;
 #[cfg(test)]
 mod openapi;
+#[cfg(test)]
+mod platforms;
+#[cfg(test)]
+mod policy_change;
+#[cfg(test)]
+mod policy_lint;
+#[cfg(test)]
+mod poller;
 #[cfg(test)]
 mod quotas;
 #[cfg(test)]
@@ -39,4 +64,10 @@ mod routes;
 #[cfg(test)]
 mod scale;
 #[cfg(test)]
+mod shared_signals;
+#[cfg(test)]
+mod spiffe;
+#[cfg(test)]
 mod sweeps;
+#[cfg(test)]
+mod webhooks;

@@ -20,7 +20,7 @@ enum Wrong {
     Forbidden,
     /// 403, also for the right workload: it takes a person.
     ForPeople,
-    /// 401: a task token is no identity here.
+    /// 401: a task token is no identity here, or no secret.
     Refused,
     /// 201: it is for the caller's own task.
     OwnMint,
@@ -28,11 +28,16 @@ enum Wrong {
     Public,
 }
 
+const IDENTITY: &str = r#"{"issuer":"ci","subject":"job","reason":"mine"}"#;
+
 /// All routes: method, path, what a stranger may send, what somebody else gets.
 const ROUTES: &[(&str, &str, &str, Wrong)] = &[
     ("get", "/.well-known/jwks.json", "", Wrong::Public),
     ("get", "/api/v1/audit", "", Wrong::Forbidden),
     ("post", "/api/v1/backends/{name}/rotate", "", Wrong::Forbidden),
+    ("post", "/api/v1/identities/disable", IDENTITY, Wrong::Forbidden),
+    ("get", "/api/v1/identities/disabled", "", Wrong::Forbidden),
+    ("post", "/api/v1/identities/enable", IDENTITY, Wrong::ForPeople),
     ("get", "/api/v1/leases", "", Wrong::Own),
     ("post", "/api/v1/leases", r#"{"role":"greeter"}"#, Wrong::OwnMint),
     ("get", "/api/v1/leases/{id}", "", Wrong::Hidden),
@@ -40,6 +45,7 @@ const ROUTES: &[(&str, &str, &str, Wrong)] = &[
     ("post", "/api/v1/leases/{id}/renew", r#"{"ttl_seconds":60}"#, Wrong::Hidden),
     ("post", "/api/v1/leases/{id}/revoke", r#"{"reason":"mine"}"#, Wrong::Hidden),
     ("get", "/api/v1/roles", "", Wrong::Own),
+    ("post", "/api/v1/ssf/{name}", "x.y.z", Wrong::Refused),
     ("get", "/api/v1/standing", "", Wrong::Forbidden),
     ("post", "/api/v1/standing/release", "", Wrong::ForPeople),
     ("get", "/api/v1/tasks", "", Wrong::Own),
@@ -47,6 +53,7 @@ const ROUTES: &[(&str, &str, &str, Wrong)] = &[
     ("get", "/api/v1/tasks/{id}", "", Wrong::Hidden),
     ("post", "/api/v1/tasks/{id}/complete", r#"{"outcome":"completed"}"#, Wrong::Hidden),
     ("post", "/api/v1/tasks/{id}/heartbeat", "", Wrong::Hidden),
+    ("post", "/api/v1/webhooks/{name}", "{}", Wrong::Refused),
     ("get", "/api/v1/whoami", "", Wrong::Own),
     ("get", "/healthz", "", Wrong::Public),
     ("get", "/metrics", "", Wrong::Public),
@@ -88,6 +95,9 @@ fn documented(document: &Value) -> BTreeSet<(String, String)> {
     routes
 }
 
+/// A subject that no text of ours has in it by chance.
+const OWNER: &str = "job-4c1f9a";
+
 async fn broker() -> Broker {
     Broker::start(BrokerConfig::new(Store::Sqlite, None)).await
 }
@@ -122,7 +132,7 @@ async fn the_router_the_document_and_this_list_name_the_same_routes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_gets_nothing_but_what_is_public() {
     let broker = broker().await;
-    let (task, owner) = broker.client().with(&broker.issuer.token("job")).open_task().await;
+    let (task, owner) = broker.client().with(&broker.issuer.token(OWNER)).open_task().await;
     let lease = owner.mint("greeter").await.expect(201);
     let before = broker.audit().await.len();
     let mut refusals = BTreeSet::new();
@@ -131,7 +141,7 @@ async fn nobody_gets_nothing_but_what_is_public() {
         let answer = call(&broker.client(), (route.0, &path, route.2, route.3)).await;
         if route.3 == Wrong::Public {
             assert_eq!(answer.status, 200, "{path}: {}", answer.text);
-            assert!(!answer.text.contains(&task) && !answer.text.contains("job"), "{path}");
+            assert!(!answer.text.contains(&task) && !answer.text.contains(OWNER), "{path}");
         } else {
             let answer = answer.problem(401, "unauthenticated");
             assert_eq!(answer.header("www-authenticate"), "Bearer", "{path}");

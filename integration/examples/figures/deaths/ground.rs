@@ -2,7 +2,7 @@
 //!
 //! Invariant: each measurement has a new one, so that none works on what another has left.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use anyhow::ensure;
 use dayfly_backend_sdk::Timestamp;
@@ -47,6 +47,8 @@ impl Ground {
         config.more.push_str(&Crowd::backend("well", WELL, well.port));
         config.more.push_str(more);
         let mut broker = configured(config);
+        let file = broker.config_file();
+        fs::write(&file, Crowd::unjudged(&fs::read_to_string(&file)?))?;
         broker.resume().await;
         let (id, task) = open_task(&broker).await;
         for role in ["reader", "well-reader"] {
