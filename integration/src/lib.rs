@@ -14,7 +14,6 @@
 )]
 
 mod account;
-#[cfg(feature = "kube-apiserver")]
 mod api_server;
 mod broker;
 mod client;
@@ -29,7 +28,6 @@ mod trust_domain;
 mod wire;
 
 pub use account::{Account, AwsSession};
-#[cfg(feature = "kube-apiserver")]
 pub use api_server::ApiServer;
 pub use broker::{Broker, BrokerConfig, Store};
 pub use client::{Answer, Client};
