@@ -268,12 +268,22 @@ impl Broker {
     /// Starts the process, after a crash again, and waits until it is ready.
     pub async fn resume(&mut self) {
         self.spawn();
+        self.answers("/readyz").await;
+    }
+
+    /// Starts the process, and waits until it answers. It may not be ready, and may never be.
+    pub async fn resume_unready(&mut self) {
+        self.spawn();
+        self.answers("/healthz").await;
+    }
+
+    async fn answers(&mut self, path: &str) {
         let client = self.client();
-        eventually("the broker is ready", Duration::from_secs(20), async || {
+        eventually("the broker answers", Duration::from_secs(20), async || {
             if let Some(status) = self.exited() {
                 panic!("the broker ended with {status}:\n{}", self.log());
             }
-            client.get("/readyz").await.filter(|answer| answer.status == 200)
+            client.get(path).await.filter(|answer| answer.status == 200)
         })
         .await;
     }

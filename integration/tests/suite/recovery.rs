@@ -163,7 +163,8 @@ async fn a_restored_dump_is_recovered() {
     broker.kill();
     primary.sql("postgres", "DROP DATABASE dayfly; CREATE DATABASE dayfly OWNER store");
     primary.load("dayfly", &dump);
-    broker.resume().await;
+    // Its first sweep may find out before anybody sees it ready.
+    broker.resume_unready().await;
     scene.paused(&backend).await;
     let said = recover(&broker);
     assert!(said.contains("the backend remembers sweep"), "{said}");
@@ -197,7 +198,7 @@ async fn a_restored_file_is_recovered() {
     broker.kill();
     files(&aside, &file);
     drop(std::fs::remove_file(broker.path().join("dayfly.db-shm")));
-    broker.resume().await;
+    broker.resume_unready().await;
     scene.paused(&backend).await;
     // The embedded store belongs to one process.
     let (shared, text) = server(&broker, &["recover", "--yes"]);
