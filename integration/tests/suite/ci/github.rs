@@ -14,7 +14,7 @@ use axum::{
     http::{HeaderName, StatusCode, header::LOCATION},
     routing::{any, get, post},
 };
-use dayfly_integration::{Wire, eventually, free_port};
+use dayfly_integration::{Wire, eventually, free_port, node24};
 use serde_json::{Value, json};
 
 use super::{
@@ -43,7 +43,7 @@ fn the_manifest_names_what_is_there_and_node_reads_it() {
     for entry in fs::read_dir(ci("github-action")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "mjs") {
-            let checked = Command::new("node").arg("--check").arg(&path).output().unwrap();
+            let checked = Command::new(node24()).arg("--check").arg(&path).output().unwrap();
             assert!(checked.status.success(), "{checked:?}");
         }
     }

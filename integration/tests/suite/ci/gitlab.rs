@@ -58,6 +58,9 @@ impl Job {
     /// into another.
     fn shell(&self, program: &str) -> Command {
         let mut command = Command::new(self.shell);
+        if self.shell == "busybox" {
+            command.arg("sh");
+        }
         command.arg("-c").arg(format!("set -e\n{program}")).env_clear();
         command.envs(self.environment.clone()).stdin(Stdio::null());
         command.current_dir(self.machine.path().join("app"));
@@ -86,7 +89,7 @@ fn job(desk: &Desk, shell: &'static str, roles: &str) -> Job {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_jobs_credentials_last_as_long_as_its_script() {
     let desk = Desk::new().await;
-    for shell in ["dash", "bash"] {
+    for shell in ["dash", "bash", "busybox"] {
         let job = job(&desk, shell, "pg-migrate REPORT=pg-report");
         let script = r#"
             test -z "${DAYFLY_ID_TOKEN-}" || exit 90
@@ -114,7 +117,7 @@ async fn a_jobs_credentials_last_as_long_as_its_script() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trace_of_commands_shows_no_secret() {
     let desk = Desk::new().await;
-    for shell in ["dash", "bash"] {
+    for shell in ["dash", "bash", "busybox"] {
         let job = job(&desk, shell, "pg-migrate");
         let lines = job.lines("before_script");
         let script =

@@ -15,7 +15,7 @@ use axum::{
     http::{HeaderMap, StatusCode, Uri},
     routing::get,
 };
-use dayfly_integration::{Issuer, Platform};
+use dayfly_integration::{Issuer, Platform, node24};
 use reqwest::Url;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -143,7 +143,7 @@ impl Runner {
 
     /// `node` with one of the action's scripts, as the runner starts it.
     pub(super) fn command(&self, script: &str, state: &BTreeMap<String, String>) -> Command {
-        let mut command = Command::new("node");
+        let mut command = Command::new(node24());
         command.arg(ci("github-action").join(script)).env_clear().env("PATH", &self.path);
         command.current_dir(self.machine.path().join("workspace")).stdin(Stdio::null());
         for (name, value) in [
