@@ -162,12 +162,9 @@ impl Model {
             return checked;
         };
         let checked = self.next(&before, &row, now, usable);
-        let renewed = self.says(&row, "lease.renewed").is_ok();
         if let Some(tracked) = self.leases.get_mut(&id) {
-            if renewed && row.phase == Phase::Active {
-                // Who holds it has asked again, perhaps for less than was lost.
-                tracked.kept = tracked.kept.map(|kept| kept.min(row.expires_at));
-            }
+            // What was lost is back. Who holds it may ask for less from now on.
+            tracked.kept = tracked.kept.filter(|kept| row.expires_at < *kept);
             tracked.activated |= row.phase == Phase::Active;
             tracked.row = row;
         }
