@@ -62,6 +62,13 @@ impl Account {
         account
     }
 
+    /// The administrator's key: its id and its secret.
+    pub fn root_key(&self) -> (String, String) {
+        let text = fs::read_to_string(self.directory.path().join("root")).unwrap();
+        let (id, secret) = text.trim().split_once(' ').unwrap();
+        (id.to_owned(), secret.to_owned())
+    }
+
     /// A new session of `role`, which is made if it is not there.
     pub fn session(&self, role: &str, session: &str) -> AwsSession {
         let mut command = Command::new(python());

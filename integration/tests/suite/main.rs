@@ -22,6 +22,8 @@ mod fsck;
 #[cfg(test)]
 mod heartbeats;
 #[cfg(test)]
+mod helpers;
+#[cfg(test)]
 mod http_api;
 #[cfg(test)]
 mod identities;

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use dayfly_integration::{Broker, BrokerConfig, Store, eventually, free_port};
+use dayfly_integration::{Broker, BrokerConfig, Store, eventually, free_port, program};
 use tempfile::TempDir;
 
 const SETUP: &str =
@@ -73,6 +73,23 @@ impl Drop for Mariadb {
     }
 }
 
+/// What the client says with nothing but the option file that `dayfly credential mysql` writes.
+fn by_option_file(broker: &Broker) -> String {
+    let beside = |name: &str| broker.config_file().with_file_name(name);
+    let (identity, options) = (beside("identity-token"), beside("options.cnf"));
+    fs::write(&identity, broker.issuer.token("helper-job")).unwrap();
+    let mut command = Command::new(program("dayfly"));
+    command.args(["credential", "mysql", "--role", "shopper", "--token-file"]).arg(&identity);
+    command.env_clear().env("DAYFLY_URL", broker.client().url());
+    let given = command.output().unwrap();
+    assert!(given.status.success() && given.stderr.is_empty(), "{given:?}");
+    fs::write(&options, given.stdout).unwrap();
+    let mut command = Command::new("mariadb");
+    command.arg(format!("--defaults-extra-file={}", options.display()));
+    let output = command.args(["-BNe", "SELECT id FROM t"]).output().unwrap();
+    String::from_utf8([output.stdout, output.stderr].concat()).unwrap().trim().to_owned()
+}
+
 /// `dayfly exec` gives the client its environment; the client needs nothing else.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mariadb_account_lives_as_long_as_its_task() {
@@ -89,6 +106,7 @@ async fn a_mariadb_account_lives_as_long_as_its_task() {
     let table = String::from_utf8(broker.command(&["backends"]).stdout).unwrap();
     assert!(table.contains("| shop | mysql | no | yes |"), "{table}");
     broker.resume().await;
+    assert_eq!(by_option_file(&broker), "7");
     let (task, owner) = broker.client().with(&broker.issuer.token("job")).open_task().await;
     let lease = owner.mint("shopper").await.expect(201);
     let ask = |sql: &str| {

@@ -3,6 +3,8 @@
 //! Invariant: no flag carries a secret; tokens come from files, from the environment or from
 //! the CI platform.
 
+mod agent;
+mod credential;
 mod values;
 
 use std::{
@@ -15,10 +17,14 @@ use std::{
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use dayfly_api::Outcome;
 
-pub(crate) use crate::args::values::{RoleRequest, is_variable_name};
+pub(crate) use crate::args::{
+    agent::AgentArgs,
+    credential::{CredentialArgs, HelperArgs, Protocol, WantedArgs},
+    values::{FieldName, Part, RoleRequest, ServedCredential, is_variable_name},
+};
 use crate::{
     ambient::Ambient,
-    args::values::{Heartbeat, duration, heartbeat, outcome, ttl},
+    args::values::{Heartbeat, duration, heartbeat, outcome, role_name, ttl},
     client::{self, BrokerUrl, Client},
     identity::{self, Token},
     output::Terminal,
@@ -110,6 +116,10 @@ pub(crate) struct BrokerArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Keep credentials alive for programs that ask for them
+    Agent(AgentArgs),
+    /// Give a credential to a program in the words of its protocol
+    Credential(CredentialArgs),
     /// Run a command with credentials in its environment, and end them with it
     Exec(ExecArgs),
     /// The last step of `exec`: becomes the command
@@ -145,8 +155,14 @@ pub(crate) enum Command {
 #[command(after_help = EXEC_HELP)]
 pub(crate) struct ExecArgs {
     /// A role to get a credential for; with NAME= its variables become NAME_…
-    #[arg(long = "role", required = true, value_name = "[NAME=]ROLE", action = ArgAction::Append)]
+    #[arg(long = "role", required_unless_present = "aws_endpoint", value_name = "[NAME=]ROLE",
+        action = ArgAction::Append)]
     pub(crate) roles: Vec<RoleRequest>,
+
+    /// A role whose AWS credentials the command gets from a loopback port, always fresh, instead of
+    /// from its environment
+    #[arg(long, value_name = "ROLE", value_parser = role_name)]
+    pub(crate) aws_endpoint: Option<String>,
 
     /// How long the command may take at most
     #[arg(long, default_value = "15m", value_parser = ttl)]

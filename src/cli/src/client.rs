@@ -17,7 +17,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
 pub(crate) use crate::client::{
     calls::LeaseFilter,
-    transport::{jittered, read_body, secure_http},
+    transport::{agent_http, jittered, read_body, secure_http},
     url::{BrokerUrl, check_secure},
 };
 use crate::{client::transport::can_repeat, identity::Token, proof::NoKey};

@@ -3,14 +3,16 @@
 //! Invariant: the command never starts unless every role was granted, and the task is completed
 //! on every way out once it is open.
 
+pub(crate) mod attended;
 mod child;
+mod endpoint;
 pub(crate) mod environment;
 mod heartbeat;
 mod renew;
 mod signals;
 mod stop;
 
-use std::{ffi::OsString, io, pin::pin, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ffi::OsString, io, pin::pin, sync::Arc, time::Duration};
 
 use dayfly_api::{CreateTask, OpenedTask, Outcome, Problem};
 use rustix::process::Signal;
@@ -18,16 +20,18 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub(crate) use crate::exec::child::become_child;
 use crate::{
+    agent::{hold, place},
     args::{Context, ExecArgs, IdentityArgs},
     client::{self, Client, jittered},
     exec::{
         child::Spawned,
+        endpoint::Planned,
         signals::Signals,
         stop::{Action, Stop},
     },
     identity::{self, Source, Token},
     output::Terminal,
-    proof::{Key, NoKey},
+    proof::{self, Key},
 };
 
 /// A failure of ours before the command started, as `env` and `timeout` say it.
@@ -43,6 +47,7 @@ const PURPOSE_CHARS_MAX: usize = 256;
 pub(crate) async fn run(args: &ExecArgs, context: Context<'_>) -> Result<u8, Error> {
     environment::check(&args.roles)?;
     let program = child::resolve(&args.command, context.ambient)?;
+    let planned = Planned::of(args).await?;
     let client = context.client()?;
     let IdentityArgs { kind, token_file, .. } = &args.identity;
     let source = identity::workload(*kind, token_file.as_deref(), context.ambient)?;
@@ -56,17 +61,18 @@ pub(crate) async fn run(args: &ExecArgs, context: Context<'_>) -> Result<u8, Err
             .map(|every| i64::try_from(every.as_secs()).unwrap_or(i64::MAX)),
         // The key that is proven binds it; a broker of an older version knows no such field.
         bind: None,
-        roles: environment::roles(&args.roles),
+        roles: roles(args, planned.as_ref()),
     };
     child::hide_memory();
-    let key = key(args, context)?;
+    let key = key(args.no_proof, &args.identity, context)?;
     let mut signals = Signals::install().map_err(Error::Signals)?;
     // Dropping the call closes its connection; the broker then revokes what was not delivered.
     let opened = tokio::select! {
         opened = open(&client, (&source, audience.as_str()), key.as_ref(), &request) => opened,
         signal = signals.stopped() => return Ok(stopped(signal, context.terminal)),
     };
-    let opened = opened.map_err(|error| explain(error, &request.roles))?;
+    let mut opened = opened.map_err(|error| explain(error.into(), &request.roles))?;
+    let served = planned.map(|planned| planned.with_lease(&mut opened)).transpose();
     let session = Session {
         token: Token::of_task(&opened, key.as_ref())?,
         task: opened,
@@ -74,7 +80,7 @@ pub(crate) async fn run(args: &ExecArgs, context: Context<'_>) -> Result<u8, Err
         client: &client,
         terminal: context.terminal,
     };
-    let result = session.run(&program, args, context, &mut signals).await;
+    let result = session.run_served(served, &program, args, context, &mut signals).await;
     let (outcome, budget) = match &result {
         Ok(ended) if ended.hurried => (ended.outcome, args.revoke_timeout.min(REVOKE_HURRIED)),
         Ok(ended) => (ended.outcome, args.revoke_timeout),
@@ -94,7 +100,7 @@ struct Ended {
 }
 
 /// An open task and all that belongs to it.
-struct Session<'a> {
+pub(crate) struct Session<'a> {
     client: &'a Client,
     terminal: &'a Terminal,
     token: Token,
@@ -107,10 +113,12 @@ impl Session<'_> {
         &self,
         program: &std::path::Path,
         args: &ExecArgs,
+        served: BTreeMap<String, String>,
         context: Context<'_>,
         signals: &mut Signals,
     ) -> Result<Ended, Error> {
         let injected = environment::injected(&args.roles, &self.task.leases)?;
+        let injected = environment::with_endpoint(injected, served)?;
         let environment = environment::compose(context.ambient.iter(), injected);
         self.announce(&environment);
         if let Some(signal) = signals.pending_stop() {
@@ -147,6 +155,7 @@ impl Session<'_> {
         let mut beats = pin!(async {
             if let Some(every) = args.heartbeat.0 {
                 heartbeat::beat(self, every).await;
+                self.terminal.warn("the command goes on, and its credentials end");
             }
         });
         let mut beating = true;
@@ -230,22 +239,27 @@ impl Session<'_> {
 }
 
 /// The key that the run proves: its own, unless a file for several runs is named.
-fn key(args: &ExecArgs, context: Context<'_>) -> Result<Option<Arc<Key>>, Error> {
-    if args.no_proof {
+pub(crate) fn key(
+    no_proof: bool,
+    identity: &IdentityArgs,
+    context: Context<'_>,
+) -> Result<Option<Arc<Key>>, identity::Error> {
+    if no_proof {
         return Ok(None);
     }
-    match context.kept_key(&args.identity)? {
+    match context.kept_key(identity)? {
         Some(key) => Ok(Some(key)),
-        None => Ok(Some(Arc::new(Key::generate()?))),
+        None => Ok(Some(Arc::new(Key::generate().map_err(proof::file::Error::from)?))),
     }
 }
 
-async fn open(
+/// Opens a task, with a proof of `key` if there is one.
+pub(crate) async fn open(
     client: &Client,
     (source, audience): (&Source, &str),
     key: Option<&Arc<Key>>,
     request: &CreateTask,
-) -> Result<OpenedTask, Error> {
+) -> Result<OpenedTask, identity::Error> {
     let proven = |token: Token| match key {
         Some(key) => token.with_proof_of(key),
         None => token,
@@ -279,6 +293,13 @@ fn credentials(count: u64) -> String {
     if count == 1 { "1 credential".to_owned() } else { format!("{count} credentials") }
 }
 
+/// The roles to ask for, that of the endpoint as well.
+fn roles(args: &ExecArgs, planned: Option<&Planned>) -> Vec<String> {
+    let mut roles = environment::roles(&args.roles);
+    roles.extend(planned.map(|planned| planned.role().to_owned()));
+    roles
+}
+
 fn purpose(args: &ExecArgs) -> String {
     let purpose = args.purpose.clone().unwrap_or_else(|| {
         // The arguments may hold what the broker's readers should not see.
@@ -291,7 +312,10 @@ fn purpose(args: &ExecArgs) -> String {
 
 /// A denial, with the role's name in front; and what helps where a key is amiss.
 fn explain(error: Error, roles: &[String]) -> Error {
-    let Error::Client(client::Error::Refused { problem, .. }) = &error else { return error };
+    let Error::Identity(identity::Error::Client(client::Error::Refused { problem, .. })) = &error
+    else {
+        return error;
+    };
     let id = &problem.request_id;
     match problem.code.as_str() {
         "role_denied" => Error::Denied(denial(problem, roles)),
@@ -341,9 +365,11 @@ pub(crate) enum Error {
     #[error(transparent)]
     Environment(#[from] environment::Error),
     #[error(transparent)]
+    Hold(#[from] hold::Error),
+    #[error(transparent)]
     Identity(#[from] identity::Error),
     #[error(transparent)]
-    NoKey(#[from] NoKey),
+    Place(#[from] place::Error),
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
 }
@@ -355,8 +381,9 @@ impl Error {
             Self::Client(_)
             | Self::Denied(_)
             | Self::Environment(_)
+            | Self::Hold(_)
             | Self::Identity(_)
-            | Self::NoKey(_)
+            | Self::Place(_)
             | Self::Signals(_) => FAILED,
         }
     }

@@ -7,7 +7,7 @@ use std::{error::Error as _, io};
 
 use dayfly_api::Problem;
 
-use crate::{client, exec, exec::environment, identity};
+use crate::{agent, client, credential, exec, exec::environment, identity};
 
 /// Success.
 pub(crate) const OK: u8 = 0;
@@ -30,7 +30,11 @@ pub(crate) const CONFLICT: u8 = 7;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error(transparent)]
+    Agent(#[from] agent::client::Error),
+    #[error(transparent)]
     Client(#[from] client::Error),
+    #[error(transparent)]
+    Credential(#[from] credential::Fault),
     #[error("cannot leave the credentials in `{path}`")]
     Directory {
         path: String,
@@ -42,11 +46,17 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Exec(#[from] exec::Error),
     #[error(transparent)]
+    Hold(#[from] agent::hold::Error),
+    #[error(transparent)]
     Identity(#[from] identity::Error),
+    #[error("cannot read from stdin")]
+    Input(#[source] io::Error),
     #[error("cannot write the result as JSON")]
     Json(#[from] serde_json::Error),
     #[error("cannot write to stdout")]
     Output(#[from] io::Error),
+    #[error(transparent)]
+    Place(#[from] agent::place::Error),
 }
 
 impl Failure {
@@ -64,12 +74,19 @@ impl Failure {
 
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Client(error) => client_code(error),
-            Self::Environment(_) => USAGE,
+            Self::Agent(error) => error.exit_code(),
+            Self::Client(error) | Self::Hold(agent::hold::Error::Client(error)) => {
+                client_code(error)
+            }
+            Self::Credential(_) | Self::Environment(_) | Self::Place(_) => USAGE,
             Self::Exec(error) => error.exit_code(),
             Self::Identity(error) => identity_code(error),
             Self::Output(_) if self.is_closed_pipe() => OK,
-            Self::Directory { .. } | Self::Json(_) | Self::Output(_) => FAILED,
+            Self::Directory { .. }
+            | Self::Hold(agent::hold::Error::Unreadable { .. })
+            | Self::Input(_)
+            | Self::Json(_)
+            | Self::Output(_) => FAILED,
         }
     }
 

@@ -4,10 +4,12 @@
 //! Invariant: this file alone reads the process's environment and turns results into exit
 //! codes, and no secret is ever put into an argument or a message.
 
+mod agent;
 mod ambient;
 mod args;
 mod backend;
 mod client;
+mod credential;
 mod exec;
 mod failure;
 mod identity;
@@ -51,7 +53,8 @@ fn usage(fault: &clap::Error) -> ExitCode {
     if !fault.use_stderr() {
         return ExitCode::SUCCESS;
     }
-    let commands = ["backend", "exec", "lease", "role", "standing", "task", "whoami"];
+    let commands =
+        ["agent", "backend", "credential", "exec", "lease", "role", "standing", "task", "whoami"];
     let mut words = env::args_os().skip(1);
     let exec = words
         .find(|word| commands.iter().any(|name| word == name))
@@ -92,9 +95,11 @@ fn run(cli: &Cli, ambient: &Ambient, terminal: &Terminal) -> u8 {
 
 async fn dispatch(command: &Command, context: Context<'_>) -> Result<u8, Failure> {
     match command {
+        Command::Agent(agent) => agent::run(agent, context).await,
         Command::Backend { command: BackendCommand::Rotate(rotate) } => {
             backend::rotate(rotate, context).await
         }
+        Command::Credential(credential) => credential::give(credential, context).await,
         Command::Exec(exec) => Ok(exec::run(exec, context).await?),
         // It needs no runtime and was dealt with before there was one.
         Command::ExecChild(_) => Ok(exec::FAILED),

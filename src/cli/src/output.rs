@@ -65,6 +65,14 @@ impl Terminal {
         let _ = self.err.borrow_mut().write_all(line.as_bytes());
     }
 
+    /// Writes what a program reads, as it is.
+    pub(crate) fn data(&self, text: &str) -> Result<(), Failure> {
+        let mut out = self.out.borrow_mut();
+        out.write_all(text.as_bytes())?;
+        out.flush()?;
+        Ok(())
+    }
+
     /// Writes `value` as JSON, or else what `table` makes of it.
     pub(crate) fn show<T: Serialize>(
         &self,
@@ -91,7 +99,7 @@ impl fmt::Debug for Terminal {
 
 /// `text` on one line and without control characters, which a purpose or an error from
 /// elsewhere could use to forge lines or to steer the terminal.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if is_unsafe(c) { '\u{fffd}' } else { c }).collect()
 }
 

@@ -5,12 +5,19 @@
 
 #![expect(
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::unwrap_used,
     reason = "what helps a test may fail like the test"
 )]
 
+#[path = "exec/agent.rs"]
+mod agent;
 #[path = "exec/broker.rs"]
 mod broker;
+#[path = "exec/endpoint.rs"]
+mod endpoint;
+#[path = "exec/helping.rs"]
+mod helping;
 #[path = "exec/opening.rs"]
 mod opening;
 #[path = "exec/program.rs"]
@@ -27,3 +34,5 @@ mod running;
 mod signalling;
 #[path = "exec/signing.rs"]
 mod signing;
+#[path = "exec/wire.rs"]
+mod wire;

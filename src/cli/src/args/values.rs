@@ -31,6 +31,74 @@ impl FromStr for RoleRequest {
     }
 }
 
+/// A role's name alone.
+pub(super) fn role_name(text: &str) -> Result<String, String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if text.is_empty() || !text.chars().all(legal) {
+        return Err("expected a role's name".into());
+    }
+    Ok(text.to_owned())
+}
+
+/// One `--field-map`: what a protocol calls it, and what the credential does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FieldName {
+    pub(crate) name: String,
+    pub(crate) field: String,
+}
+
+impl FromStr for FieldName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('=') {
+            Some((name, field)) if !name.is_empty() && !field.is_empty() => {
+                Ok(Self { name: name.to_owned(), field: field.to_owned() })
+            }
+            _ => Err("expected NAME=FIELD".into()),
+        }
+    }
+}
+
+/// One `--credential` of the agent: what systemd calls it, and what it gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ServedCredential {
+    pub(crate) name: String,
+    pub(crate) role: String,
+    pub(crate) part: Part,
+}
+
+/// What of a credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// One field as it is.
+    Field(String),
+    /// An option file of MySQL.
+    Mysql,
+    /// A password file of PostgreSQL.
+    Pgpass,
+}
+
+impl FromStr for ServedCredential {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const EXPECTED: &str = "expected NAME=ROLE/FIELD, NAME=ROLE:pgpass or NAME=ROLE:mysql";
+        let (name, rest) = text.split_once('=').ok_or(EXPECTED)?;
+        if name.is_empty() || name.contains('/') {
+            return Err(EXPECTED.into());
+        }
+        let (role, part) = match (rest.split_once('/'), rest.split_once(':')) {
+            (Some((role, field)), _) if !field.is_empty() => (role, Part::Field(field.to_owned())),
+            (None, Some((role, "mysql"))) => (role, Part::Mysql),
+            (None, Some((role, "pgpass"))) => (role, Part::Pgpass),
+            _ => return Err(EXPECTED.into()),
+        };
+        let role = role_name(role).map_err(|_| EXPECTED)?;
+        Ok(Self { name: name.to_owned(), role, part })
+    }
+}
+
 /// Whether every shell and every program can read a variable of this name.
 pub(crate) fn is_variable_name(name: &str) -> bool {
     let mut bytes = name.bytes();

@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 use dayfly_api::{
-    AbandonLease, CompleteTask, Completed, CreateTask, Heartbeat, Lease, LeasePage, OpenedTask,
-    Outcome, RenewLease, Renewed, RevokeLease, Revoked, RoleList, Rotated, Standing, Task, WhoAmI,
+    AbandonLease, CompleteTask, Completed, CreateLease, CreateTask, Heartbeat, Lease, LeasePage,
+    OpenedTask, Outcome, RenewLease, Renewed, RevokeLease, Revoked, RoleList, Rotated, Standing,
+    Task, WhoAmI,
 };
 use reqwest::Method;
 use serde::de::DeserializeOwned;
@@ -31,6 +32,19 @@ impl Client {
             method: Method::POST,
             url: self.url.join(&["api", "v1", "tasks"]),
             body: Some(task),
+            repeat: Repeat::Unsent,
+            attempts_max: ATTEMPTS_MAX,
+            wait: Duration::ZERO,
+        };
+        self.send(call, bearer).await
+    }
+
+    /// A further credential of the task whose token it is, with its role's own lifetime.
+    pub(crate) async fn create_lease(&self, bearer: &Token, role: &str) -> Result<Lease, Error> {
+        let call = Call {
+            method: Method::POST,
+            url: self.url.join(&["api", "v1", "leases"]),
+            body: Some(&CreateLease { role: role.to_owned(), ttl_seconds: None }),
             repeat: Repeat::Unsent,
             attempts_max: ATTEMPTS_MAX,
             wait: Duration::ZERO,

@@ -5,6 +5,7 @@
 use std::{
     hash::{BuildHasher as _, RandomState},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
     time::Duration,
 };
 
@@ -47,6 +48,18 @@ pub(crate) fn secure_http(
         }
     };
     builder.build()
+}
+
+/// An HTTP client that speaks to the agent's socket at `path` and to nobody else.
+pub(crate) fn agent_http(path: &Path, within: Duration) -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .user_agent(concat!("dayfly/", env!("CARGO_PKG_VERSION")))
+        .redirect(Policy::none())
+        .timeout(within)
+        .no_proxy()
+        .tls_certs_only([])
+        .unix_socket(path)
+        .build()
 }
 
 /// The whole body; `None` if it is larger than any that we know.

@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, ffi::OsString};
 
 use dayfly_api::Lease;
 
-use crate::args::{RoleRequest, is_variable_name};
+use crate::{
+    agent::aws::ADDRESS as ENDPOINT,
+    args::{RoleRequest, is_variable_name},
+};
 
 /// What the kernel accepts as one `NAME=value`, its final NUL included.
 const VARIABLE_BYTES_MAX: usize = 128 * 1024;
@@ -53,18 +56,34 @@ const RESERVED_SUFFIX: &str = "_PROXY";
 /// The one name of ours that is a credential's: where an API key goes.
 const API_KEY: &str = "DAYFLY_API_KEY";
 
-/// With these the command could open tasks of its own.
-const WITHHELD: &[&str] = &["DAYFLY_ID_TOKEN", "DAYFLY_PROOF_KEY_FILE"];
+/// With these the command could open tasks of its own, or ask the agent.
+const WITHHELD: &[&str] = &["DAYFLY_AGENT_SOCKET", "DAYFLY_ID_TOKEN", "DAYFLY_PROOF_KEY_FILE"];
 const WITHHELD_PREFIXES: &[&str] = &["ACTIONS_ID_TOKEN_REQUEST_", "DAYFLY_TOKEN"];
 
 /// Where the first is injected, the others would lead the client library past it.
 const COMPETING: &[(&str, &[&str])] = &[
     ("PGHOST", &["PGHOSTADDR", "PGSERVICE"]),
     (
-        "AWS_ACCESS_KEY_ID",
+        ACCESS_KEY,
         &["AWS_PROFILE", "AWS_ROLE_ARN", "AWS_SESSION_TOKEN", "AWS_WEB_IDENTITY_TOKEN_FILE"],
     ),
+    (
+        ENDPOINT,
+        &[
+            ACCESS_KEY,
+            "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+            "AWS_CREDENTIAL_EXPIRATION",
+            "AWS_DEFAULT_PROFILE",
+            "AWS_PROFILE",
+            "AWS_ROLE_ARN",
+            "AWS_SECRET_ACCESS_KEY",
+            "AWS_SESSION_TOKEN",
+            "AWS_WEB_IDENTITY_TOKEN_FILE",
+        ],
+    ),
 ];
+const ACCESS_KEY: &str = "AWS_ACCESS_KEY_ID";
 
 /// Finds what can be known to be wrong before anything is minted.
 pub(crate) fn check(requests: &[RoleRequest]) -> Result<(), Error> {
@@ -121,6 +140,18 @@ pub(crate) fn injected(
         }
     }
     Ok(variables)
+}
+
+/// The same, and by which AWS's SDKs find the endpoint, if there is one.
+pub(super) fn with_endpoint(
+    injected: BTreeMap<String, String>,
+    endpoint: BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, Error> {
+    if endpoint.contains_key(ENDPOINT) && injected.contains_key(ACCESS_KEY) {
+        return Err(Error::Shadowed);
+    }
+    // A region that a role sets stays.
+    Ok(endpoint.into_iter().chain(injected).collect())
 }
 
 fn check_variable(role: &str, name: &str, value: &str) -> Result<(), Error> {
@@ -206,6 +237,13 @@ pub(crate) enum Error {
     NoVariables { role: String },
     #[error("role `{role}` is given twice; a second one needs a name: --role NAME={role}")]
     Repeated { role: String },
+    #[error("role `{role}` is given by --role and by --aws-endpoint; one of them is enough")]
+    ServedAndSet { role: String },
+    #[error(
+        "a role sets AWS_ACCESS_KEY_ID, which AWS's SDKs would take instead of --aws-endpoint; give the \
+         role a name: --role NAME=ROLE"
+    )]
+    Shadowed,
     #[error("role `{role}` sets {name}, which {reason}")]
     Variable { role: String, name: String, reason: &'static str },
 }

@@ -20,7 +20,7 @@ const WAITS: u32 = 6;
 /// Beats in each interval while they fail.
 const URGENT_BEATS: u32 = 12;
 
-/// Says so until the task has ended. `every` is how long the broker lets us be silent.
+/// Says so until there is no more hope that the broker hears it. `every` is how long the broker lets us be silent.
 pub(super) async fn beat(session: &Session<'_>, every: Duration) {
     let (mut warned, mut pause) = (false, every / BEATS);
     let mut apart: Option<Client> = None;
@@ -43,7 +43,6 @@ pub(super) async fn beat(session: &Session<'_>, every: Duration) {
             ));
         }
         if hopeless {
-            session.terminal.warn("the command goes on, and its credentials end");
             return;
         }
         // The connection may be dead, or the replica behind it unable to hear us or to tell the

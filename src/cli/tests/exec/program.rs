@@ -1,13 +1,22 @@
 //! Starts the program and looks at it from outside.
 
 use std::{
+    fs::Permissions,
     io::{BufRead as _, BufReader, Lines, Read as _},
+    os::unix::fs::PermissionsExt as _,
     process::{Child, ChildStdout, Command, Output, Stdio},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 
 pub(crate) const ID_TOKEN: &str = "jwt-secret";
+
+/// A directory that this user alone can enter.
+pub(crate) fn private_place() -> TempDir {
+    let mode = Permissions::from_mode(0o700);
+    tempfile::Builder::new().permissions(mode).tempdir().unwrap()
+}
 
 /// `dayfly` with an environment of its own and the identity in it.
 pub(crate) fn dayfly(url: &str, words: &[&str]) -> Command {

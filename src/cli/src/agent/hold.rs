@@ -1,0 +1,298 @@
+//! One role's credential, for as long as somebody may ask for it: minted at its first use, renewed,
+//! replaced before it can't be renewed any more.
+//!
+//! Invariant: what is given out lives on for a while, if the role allows it; a credential is revoked
+//! only when its successor is there, and not before the end that somebody was told.
+
+mod schedule;
+
+use std::{cell::RefCell, convert::Infallible, time::Duration};
+
+use dayfly_api::Lease;
+use tokio::sync::{Mutex, Notify};
+
+use crate::{
+    agent::{
+        clock::{sleep_until, uptime},
+        hold::schedule::{Held, Step, Use, next},
+    },
+    client::{self, Client, jittered},
+    credential::Handed,
+    failure::Failure,
+    identity::Token,
+    output::Terminal,
+};
+
+/// Shorter pauses between attempts would only load a broker in trouble.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// What is shown to those who look at the broker.
+const REPLACED: &str = "replaced by the agent";
+
+/// The open task in whose name credentials are minted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Minter<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) token: &'a Token,
+    pub(crate) terminal: &'a Terminal,
+    /// When the task ends, as the broker writes it.
+    pub(crate) task_ends: &'a str,
+}
+
+/// What is kept for one role.
+#[derive(Debug)]
+pub(crate) struct Holder<'a> {
+    minter: Minter<'a>,
+    role: String,
+    /// Whether there is always one, asked for or not.
+    eager: bool,
+    /// How long a replaced one is left to who was not told its end.
+    overlap: Duration,
+    state: RefCell<State>,
+    /// Held by whoever mints: those who ask meanwhile get the same one.
+    minting: Mutex<()>,
+    /// Something is different from what [`Holder::keep`] waits for.
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    current: Option<Held>,
+    /// What is to be revoked, and when.
+    retired: Vec<(String, Duration)>,
+    /// Its trouble was told.
+    warned: bool,
+}
+
+impl<'a> Holder<'a> {
+    pub(crate) fn new(minter: Minter<'a>, role: &str, eager: bool, overlap: Duration) -> Self {
+        Self {
+            minter,
+            role: role.to_owned(),
+            eager,
+            overlap,
+            state: RefCell::default(),
+            minting: Mutex::new(()),
+            changed: Notify::new(),
+        }
+    }
+
+    /// One that has its first credential already, which came with the task that was asked for at
+    /// `from`. It is replaced while somebody uses it.
+    pub(crate) fn holding(
+        minter: Minter<'a>,
+        lease: Lease,
+        from: Duration,
+        overlap: Duration,
+    ) -> Result<Self, Error> {
+        let holder = Self::new(minter, &lease.role, false, overlap);
+        let held = holder.read(lease, from)?;
+        holder.state.borrow_mut().current = Some(held);
+        Ok(holder)
+    }
+
+    pub(crate) fn role(&self) -> &str {
+        &self.role
+    }
+
+    /// A credential that lives on for a while, and its end, which is told to who gets it.
+    pub(crate) async fn told(&self) -> Result<Handed, Error> {
+        self.given(Use::Told).await
+    }
+
+    /// The same for somebody who can't be told when it ends.
+    pub(crate) async fn untold(&self) -> Result<Handed, Error> {
+        self.given(Use::Untold).await
+    }
+
+    /// Gets the first credential without giving it out.
+    pub(crate) async fn fill(&self) -> Result<(), Error> {
+        let _turn = self.minting.lock().await;
+        self.mint().await
+    }
+
+    /// What is held, without giving it out.
+    pub(crate) fn held(&self) -> Option<Handed> {
+        let state = self.state.borrow();
+        let alive = state.current.as_ref().filter(|held| held.is_alive(uptime()));
+        alive.map(|held| held.handed.clone())
+    }
+
+    async fn given(&self, how: Use) -> Result<Handed, Error> {
+        if let Some(handed) = self.fresh(how) {
+            return Ok(handed);
+        }
+        let _turn = self.minting.lock().await;
+        // Somebody else's mint may have come meanwhile.
+        if let Some(handed) = self.fresh(how) {
+            return Ok(handed);
+        }
+        match self.mint().await {
+            Ok(()) => {}
+            // What there is still works, and is better than nothing.
+            Err(error) if self.held().is_some() => self.warn("get another credential", error),
+            Err(error) => return Err(error),
+        }
+        let mut state = self.state.borrow_mut();
+        let held = state.current.as_mut().filter(|held| held.is_alive(uptime()));
+        let held = held.ok_or_else(|| Error::Unreadable { role: self.role.clone() })?;
+        Ok(held.give(how))
+    }
+
+    fn fresh(&self, how: Use) -> Option<Handed> {
+        let mut state = self.state.borrow_mut();
+        let held = state.current.as_mut()?;
+        held.is_fresh(uptime()).then(|| held.give(how))
+    }
+
+    /// Gets another one and retires the one there was. Whoever calls has the turn to mint.
+    async fn mint(&self) -> Result<(), Error> {
+        let Minter { client, token, terminal, .. } = self.minter;
+        let from = uptime();
+        let lease = client.create_lease(token, &self.role).await?;
+        terminal.note(&format!(
+            "task {}: role `{}` → lease {} ({}, until {})",
+            lease.task, lease.role, lease.id, lease.backend, lease.expires_at
+        ));
+        let held = self.read(lease, from)?;
+        let mut state = self.state.borrow_mut();
+        state.warned = false;
+        if let Some(old) = state.current.replace(held)
+            && let Some(at) = old.retire(uptime(), self.overlap)
+        {
+            state.retired.push((old.handed.lease, at));
+        }
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    fn read(&self, lease: Lease, from: Duration) -> Result<Held, Error> {
+        let unreadable = || Error::Unreadable { role: self.role.clone() };
+        Held::read(lease, from, self.minter.task_ends).ok_or_else(unreadable)
+    }
+
+    /// Renews, replaces and revokes as the time comes.
+    pub(crate) async fn keep(&self) -> Infallible {
+        loop {
+            let step = {
+                let state = self.state.borrow();
+                next(state.current.as_ref(), &state.retired, self.eager)
+            };
+            let Some((mut at, step)) = step else {
+                self.changed.notified().await;
+                continue;
+            };
+            if let Step::Renew { .. } = step {
+                // Agents that started together need not come back together.
+                let now = uptime();
+                at = now + jittered(at.saturating_sub(now));
+            }
+            tokio::select! {
+                () = sleep_until(at) => {}
+                () = self.changed.notified() => continue,
+            }
+            match step {
+                Step::Lapse => self.state.borrow_mut().current = None,
+                Step::Renew { lease, asked } => self.renew(&lease, asked).await,
+                Step::Replace => self.replace().await,
+                Step::Revoke(lease) => self.revoke_retired(&lease).await,
+            }
+        }
+    }
+
+    async fn renew(&self, lease: &str, asked: Duration) {
+        let from = uptime();
+        let seconds = i64::try_from(asked.as_secs().max(1)).unwrap_or(i64::MAX);
+        let renewed = self.minter.client.renew_lease(self.minter.token, lease, seconds).await;
+        let fault = {
+            let mut state = self.state.borrow_mut();
+            // It may have been replaced while the broker was asked.
+            let Some(held) = state.current.as_mut().filter(|held| held.handed.lease == lease)
+            else {
+                return;
+            };
+            match renewed {
+                Ok(renewed) => {
+                    held.renewed(&renewed, from, self.minter.task_ends);
+                    state.warned = false;
+                    return;
+                }
+                Err(error) => {
+                    let again = error.is_temporary().then(|| later(held.left(uptime())));
+                    held.not_renewed(again);
+                    error
+                }
+            }
+        };
+        self.warn("renew its credential", fault.into());
+    }
+
+    async fn replace(&self) {
+        let _turn = self.minting.lock().await;
+        {
+            let state = self.state.borrow();
+            let Some(held) = &state.current else { return };
+            if held.is_fresh(uptime()) {
+                return;
+            }
+        }
+        if let Err(error) = self.mint().await {
+            if let Some(held) = self.state.borrow_mut().current.as_mut() {
+                held.not_replaced(later(held.left(uptime())));
+            }
+            self.warn("get another credential", error);
+        }
+    }
+
+    async fn revoke_retired(&self, lease: &str) {
+        self.state.borrow_mut().retired.retain(|(retired, _)| retired != lease);
+        if let Err(error) = self.revoke(lease, REPLACED).await {
+            self.warn("revoke its replaced credential, which ends by itself", error.into());
+        }
+    }
+
+    async fn revoke(&self, lease: &str, reason: &str) -> Result<(), client::Error> {
+        let Minter { client, token, .. } = self.minter;
+        client.revoke_lease(token, lease, reason, Duration::ZERO).await.map(drop)
+    }
+
+    /// Revokes `lease` if it is what is held: somebody found that it is not accepted any more.
+    /// Says whether it was.
+    pub(crate) async fn erase(&self, lease: &str) -> Result<bool, Error> {
+        {
+            let mut state = self.state.borrow_mut();
+            if state.current.as_ref().is_none_or(|held| held.handed.lease != lease) {
+                return Ok(false);
+            }
+            state.current = None;
+        }
+        self.changed.notify_one();
+        self.revoke(lease, "erased by its user").await?;
+        Ok(true)
+    }
+
+    /// Tells of trouble once, until something goes well again.
+    fn warn(&self, what: &str, error: Error) {
+        if std::mem::replace(&mut self.state.borrow_mut().warned, true) {
+            return;
+        }
+        self.minter.terminal.warn(&format!(
+            "role `{}`: cannot {what}: {}",
+            self.role,
+            Failure::from(error).to_line()
+        ));
+    }
+}
+
+/// When to try again with so much left.
+fn later(left: Duration) -> Duration {
+    uptime() + jittered(left / 4).max(PAUSE_MIN)
+}
+
+/// Why there is no credential.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Client(#[from] client::Error),
+    #[error("the broker gave no credential for role `{role}` that is alive")]
+    Unreadable { role: String },
+}

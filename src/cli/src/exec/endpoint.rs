@@ -1,0 +1,86 @@
+//! `exec --aws-endpoint`: a role's AWS credentials on a loopback port while the command runs.
+//!
+//! Invariant: the credential came with the task like all others, so a command whose endpoint was
+//! denied is never started; no other AWS credential that we know of is left in its way.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use dayfly_api::{Lease, OpenedTask};
+
+use super::{Ended, Error, Session, environment, signals::Signals};
+use crate::{
+    agent::{
+        aws::{Endpoint, region},
+        hold::Holder,
+        uptime,
+    },
+    args::{Context, ExecArgs},
+};
+
+/// The port, before there is a credential.
+#[derive(Debug)]
+pub(super) struct Planned {
+    role: String,
+    endpoint: Endpoint,
+    from: Duration,
+}
+
+/// The port and its first credential.
+#[derive(Debug)]
+pub(super) struct Served {
+    planned: Planned,
+    lease: Lease,
+}
+
+impl Planned {
+    /// `None` where none is wanted.
+    pub(super) async fn of(args: &ExecArgs) -> Result<Option<Self>, Error> {
+        let Some(role) = args.aws_endpoint.clone() else { return Ok(None) };
+        if args.roles.iter().any(|request| request.role == role) {
+            return Err(environment::Error::ServedAndSet { role }.into());
+        }
+        let endpoint = Endpoint::bind(&role).await?;
+        Ok(Some(Self { role, endpoint, from: uptime() }))
+    }
+
+    pub(super) fn role(&self) -> &str {
+        &self.role
+    }
+
+    /// Takes its lease out of those that the command's environment is made of.
+    pub(super) fn with_lease(self, opened: &mut OpenedTask) -> Result<Served, Error> {
+        let found = opened.leases.iter().position(|lease| lease.role == self.role);
+        let lease = found.map(|index| opened.leases.remove(index));
+        let missing = || environment::Error::NoCredential { role: self.role.clone() };
+        Ok(Served { lease: lease.ok_or_else(missing)?, planned: self })
+    }
+}
+
+impl Session<'_> {
+    /// Runs the command, with the endpoint beside it if there is one.
+    pub(super) async fn run_served(
+        &self,
+        served: Result<Option<Served>, Error>,
+        program: &Path,
+        args: &ExecArgs,
+        context: Context<'_>,
+        signals: &mut Signals,
+    ) -> Result<Ended, Error> {
+        let Some(Served { planned, lease }) = served? else {
+            return self.run(program, args, BTreeMap::new(), context, signals).await;
+        };
+        self.terminal.note(&format!(
+            "task {}: role `{}` → lease {} ({}, until {}), for AWS's SDKs",
+            self.task.id, lease.role, lease.id, lease.backend, lease.expires_at
+        ));
+        let Planned { endpoint, from, .. } = planned;
+        let holder = Holder::holding(self.minter(), lease, from, Duration::ZERO)?;
+        let mut variables = endpoint.variables();
+        variables.extend(holder.held().map(|handed| region(&handed)).unwrap_or_default());
+        tokio::select! {
+            ended = self.run(program, args, variables, context, signals) => ended,
+            never = endpoint.serve(&holder, || {}) => match never {},
+            never = holder.keep() => match never {},
+        }
+    }
+}
