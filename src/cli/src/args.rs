@@ -5,6 +5,7 @@
 
 mod agent;
 mod credential;
+pub(crate) mod process;
 mod values;
 
 use std::{
@@ -24,7 +25,10 @@ pub(crate) use crate::args::{
 };
 use crate::{
     ambient::Ambient,
-    args::values::{Heartbeat, duration, heartbeat, outcome, role_name, ttl},
+    args::{
+        process::ProcessArgs,
+        values::{Heartbeat, duration, heartbeat, outcome, role_name, ttl},
+    },
     client::{self, BrokerUrl, Client},
     identity::{self, Token},
     output::Terminal,
@@ -46,8 +50,9 @@ the AWS credentials of the environment or of the container; they are used by tha
 The task's token is bound to a key of this run's. Where the identity token is the same for a whole \
 job, the first key binds it: several runs in the job then need one --proof-key-file.
 
-Exit codes: the command's own; 128+N if signal N killed it; 125 if dayfly failed before the \
-command started, 126 if the command can't be executed, 127 if it was not found.";
+Exit codes: the command's own; 125 if dayfly failed before the command started, 126 if the command \
+can't be executed, 127 if it was not found. If a signal killed the command, dayfly dies of the same \
+one, which a shell shows as 128+N.";
 
 const ABANDON_ABOUT: &str = "\
 Gives up on a lease whose revocation keeps failing. Its credential may still work, and nothing \
@@ -192,6 +197,9 @@ pub(crate) struct ExecArgs {
     /// How long to wait for the credentials' end after the command's
     #[arg(long, default_value = "5s", value_name = "TIME", value_parser = duration)]
     pub(crate) revoke_timeout: Duration,
+
+    #[command(flatten)]
+    pub(crate) process: ProcessArgs,
 
     /// The command and its arguments
     #[arg(

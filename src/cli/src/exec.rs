@@ -3,35 +3,63 @@
 //! Invariant: the command never starts unless every role was granted, and the task is completed
 //! on every way out once it is open.
 
+mod asleep;
 pub(crate) mod attended;
 mod child;
 mod endpoint;
 pub(crate) mod environment;
 mod heartbeat;
+mod parent;
+mod reap;
 mod renew;
+mod report;
 mod signals;
 mod stop;
 
-use std::{collections::BTreeMap, ffi::OsString, io, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    io,
+    path::Path,
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use dayfly_api::{CreateTask, OpenedTask, Outcome, Problem};
-use rustix::process::Signal;
+use futures_util::future::{join, join3};
+use rustix::process::{Pid, Signal, getpid};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub(crate) use crate::exec::child::become_child;
 use crate::{
     agent::{hold, place},
-    args::{Context, ExecArgs, IdentityArgs},
+    ambient::Ambient,
+    args::{
+        Context, ExecArgs, IdentityArgs,
+        process::{ProcessArgs, RevokeFailure},
+    },
+    ci::Ci,
     client::{self, Client, jittered},
     exec::{
-        child::Spawned,
+        child::{Exit, Spawned},
         endpoint::Planned,
+        environment::{
+            inherit::{ChildEnvironment, Inheritance, TASK},
+            size,
+        },
+        parent::Parent,
+        reap::Reaper,
+        report::Record,
         signals::Signals,
         stop::{Action, Stop},
     },
     identity::{self, Source, Token},
+    mask::{self, Drains, Masking},
     output::Terminal,
     proof::{self, Key},
+    task,
 };
 
 /// A failure of ours before the command started, as `env` and `timeout` say it.
@@ -40,38 +68,63 @@ pub(crate) const FAILED: u8 = 125;
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(10);
 /// What is left for completion once somebody is impatient.
 const REVOKE_HURRIED: Duration = Duration::from_secs(2);
+/// The longest that credentials live which nobody renews and nobody ends with their command.
+const REPLACE_TTL_MAX: Duration = Duration::from_hours(1);
+/// Between two attempts to kill what the command has left: what is killed leaves its own children.
+const KILL_AGAIN: Duration = Duration::from_millis(200);
 /// Characters of a purpose that a broker accepts.
 const PURPOSE_CHARS_MAX: usize = 256;
 
-/// Runs the command; the result is its exit code.
+/// Runs the command; the result is its exit code. If a signal ended the command, so it does us.
 pub(crate) async fn run(args: &ExecArgs, context: Context<'_>) -> Result<u8, Error> {
+    let parent = Parent::at_start();
+    let record = Rc::new(Record::default());
+    let report = args.process.report.as_deref();
+    if let Some(path) = report {
+        report::check(path).map_err(|source| Error::report(path, source))?;
+    }
+    let result = attempt(args, context, parent, &record).await;
+    if let Some(path) = report
+        && let Err(source) = record.write(path)
+    {
+        let failure = crate::failure::Failure::Exec(Error::report(path, source));
+        context.terminal.warn(&failure.to_line());
+    }
+    // Everything that is to be cleaned up has been.
+    result.map(Exit::leave)
+}
+
+async fn attempt(
+    args: &ExecArgs,
+    context: Context<'_>,
+    parent: Parent,
+    record: &Rc<Record>,
+) -> Result<Exit, Error> {
     environment::check(&args.roles)?;
     let program = child::resolve(&args.command, context.ambient)?;
+    let masking = masking(args, context)?;
     let planned = Planned::of(args).await?;
     let client = context.client()?;
     let IdentityArgs { kind, token_file, .. } = &args.identity;
-    let source = identity::workload(*kind, token_file.as_deref(), context.ambient)?;
+    let source = identity::workload(*kind, token_file.as_deref(), context.ambient)
+        .map_err(|error| nested(error, context.ambient))?;
     let audience = context.audience(&args.identity, &client);
-    let request = CreateTask {
-        purpose: purpose(args),
-        ttl_seconds: i64::try_from(args.ttl.as_secs()).unwrap_or(i64::MAX),
-        heartbeat_seconds: args
-            .heartbeat
-            .0
-            .map(|every| i64::try_from(every.as_secs()).unwrap_or(i64::MAX)),
-        // The key that is proven binds it; a broker of an older version knows no such field.
-        bind: None,
-        roles: roles(args, planned.as_ref()),
-    };
+    let request = request(args, planned.as_ref());
     child::hide_memory();
     let key = key(args.no_proof, &args.identity, context)?;
-    let mut signals = Signals::install().map_err(Error::Signals)?;
+    let parent = dies_with_parent(&args.process, context.ambient).then_some(parent);
+    let mut signals = Signals::install(parent).map_err(Error::Signals)?;
+    // It may have ended before the kernel was asked to tell of it.
+    if parent.is_some_and(Parent::is_gone) {
+        return Ok(stopped(Signal::TERM, context.terminal));
+    }
     // Dropping the call closes its connection; the broker then revokes what was not delivered.
     let opened = tokio::select! {
         opened = open(&client, (&source, audience.as_str()), key.as_ref(), &request) => opened,
         signal = signals.stopped() => return Ok(stopped(signal, context.terminal)),
     };
     let mut opened = opened.map_err(|error| explain(error.into(), &request.roles))?;
+    record.opened(&opened);
     let served = planned.map(|planned| planned.with_lease(&mut opened)).transpose();
     let session = Session {
         token: Token::of_task(&opened, key.as_ref())?,
@@ -79,24 +132,69 @@ pub(crate) async fn run(args: &ExecArgs, context: Context<'_>) -> Result<u8, Err
         opened_at: Instant::now(),
         client: &client,
         terminal: context.terminal,
+        record: Rc::clone(record),
     };
-    let result = session.run_served(served, &program, args, context, &mut signals).await;
+    let job = Job { program: &program, args, context, masking: &masking };
+    let mut drains = Drains::default();
+    let result = session.run_served(served, job, &mut signals, &mut drains).await;
     let (outcome, budget) = match &result {
         Ok(ended) if ended.hurried => (ended.outcome, args.revoke_timeout.min(REVOKE_HURRIED)),
         Ok(ended) => (ended.outcome, args.revoke_timeout),
         Err(_) => (Outcome::Cancelled, args.revoke_timeout),
     };
-    session.complete(outcome, budget, &mut signals).await;
-    result.map(|ended| ended.code)
+    let completion = session.complete(outcome, budget, &mut signals);
+    let (is_verified, ()) = join(completion, drains.finish()).await;
+    let is_failure = !is_verified && args.process.revoke_failure == RevokeFailure::Fail;
+    result.map(|ended| match ended.exit {
+        Exit::Code(0) if is_failure => Exit::Code(FAILED),
+        exit @ (Exit::Code(_) | Exit::Signal(_)) => exit,
+    })
+}
+
+fn request(args: &ExecArgs, planned: Option<&Planned>) -> CreateTask {
+    let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    let is_replaced = args.process.replace;
+    let ttl = if is_replaced { args.ttl.min(REPLACE_TTL_MAX) } else { args.ttl };
+    CreateTask {
+        purpose: purpose(args),
+        ttl_seconds: seconds(ttl),
+        // Nobody stays who could be heard if we become the command.
+        heartbeat_seconds: args.heartbeat.0.filter(|_| !is_replaced).map(seconds),
+        // The key that is proven binds it; a broker of an older version knows no such field.
+        bind: None,
+        roles: roles(args, planned),
+    }
+}
+
+fn masking<'a>(args: &ExecArgs, context: Context<'a>) -> Result<Masking<'a>, mask::Error> {
+    let ProcessArgs { mask, replace, .. } = &args.process;
+    let agent = child::resolve(&mask::agent_command(), context.ambient).ok();
+    Masking::new(*mask, *replace, agent, context.ambient, context.terminal)
+}
+
+/// Whether the end of the process that started us is a request to stop. The first process of a
+/// container has none that it could see.
+fn dies_with_parent(args: &ProcessArgs, ambient: &Ambient) -> bool {
+    let is_wanted = args.die_with_parent || (!args.no_die_with_parent && Ci::of(ambient).is_some());
+    is_wanted && !args.replace && getpid() != Pid::INIT
 }
 
 /// How the command ended.
 #[derive(Debug)]
 struct Ended {
-    code: u8,
+    exit: Exit,
     outcome: Outcome,
     /// Somebody asked twice.
     hurried: bool,
+}
+
+/// The command before it runs.
+#[derive(Clone, Copy)]
+struct Job<'a> {
+    program: &'a Path,
+    args: &'a ExecArgs,
+    context: Context<'a>,
+    masking: &'a Masking<'a>,
 }
 
 /// An open task and all that belongs to it.
@@ -106,40 +204,83 @@ pub(crate) struct Session<'a> {
     token: Token,
     task: OpenedTask,
     opened_at: Instant,
+    record: Rc<Record>,
 }
 
 impl Session<'_> {
     async fn run(
         &self,
-        program: &std::path::Path,
+        job: Job<'_>,
+        served: BTreeMap<String, String>,
+        signals: &mut Signals,
+        drains: &mut Drains,
+    ) -> Result<Ended, Error> {
+        let Job { program, args, context, masking } = job;
+        let environment = self.environment(args, served, context)?;
+        self.announce(&environment);
+        masking.learn(&self.task.leases).await;
+        if args.process.replace {
+            self.lengthen(request(args, None).ttl_seconds, context).await;
+        }
+        if let Some(signal) = signals.pending_stop() {
+            let exit = stopped(signal, self.terminal);
+            return Ok(Ended { exit, outcome: Outcome::Cancelled, hurried: false });
+        }
+        let (command, variables) = (&args.command, environment.variables);
+        if args.process.replace {
+            return Err(child::become_program(program, command, variables).into());
+        }
+        let mut reaper = Reaper::install();
+        let streams = masking.streams();
+        let target = args.process.signal_target;
+        let mut child = child::spawn(program, command, variables, streams, target)?;
+        *drains = masking.attach(child.inner()).map_err(|source| {
+            // Nothing takes its output.
+            child.signal(Signal::KILL);
+            Error::Streams(source)
+        })?;
+        self.supervise(&mut child, &mut reaper, signals, args).await
+    }
+
+    fn environment(
+        &self,
         args: &ExecArgs,
         served: BTreeMap<String, String>,
         context: Context<'_>,
-        signals: &mut Signals,
-    ) -> Result<Ended, Error> {
+    ) -> Result<ChildEnvironment, environment::Error> {
         let injected = environment::injected(&args.roles, &self.task.leases)?;
-        let injected = environment::with_endpoint(injected, served)?;
-        let environment = environment::compose(context.ambient.iter(), injected);
-        self.announce(&environment);
-        if let Some(signal) = signals.pending_stop() {
-            let code = stopped(signal, self.terminal);
-            return Ok(Ended { code, outcome: Outcome::Cancelled, hurried: false });
-        }
-        let mut child = child::spawn(program, &args.command, environment.variables)?;
-        self.supervise(&mut child, signals, args).await
+        let mut injected = environment::with_endpoint(injected, served)?;
+        injected.insert(TASK.to_owned(), self.task.id.clone());
+        let inheritance = Inheritance::new(context.ambient, &args.process.environment);
+        let environment = inheritance.compose(injected);
+        size::check(&args.command, &environment.variables)?;
+        Ok(environment)
     }
 
-    fn announce(&self, environment: &environment::ChildEnvironment) {
+    fn announce(&self, environment: &ChildEnvironment) {
         for lease in &self.task.leases {
             self.terminal.note(&format!(
                 "task {}: role `{}` → lease {} ({}, until {})",
                 self.task.id, lease.role, lease.id, lease.backend, lease.expires_at
             ));
         }
-        if !environment.replaced.is_empty() {
+        for (what, names) in
+            [("replacing from", &environment.replaced), ("keeping", &environment.preserved)]
+        {
+            if !names.is_empty() {
+                self.terminal.note(&format!("{what} the environment: {}", names.join(", ")));
+            }
+        }
+    }
+
+    /// Gives the leases all of the life that they can have: nobody will renew them later.
+    async fn lengthen(&self, ttl_seconds: i64, context: Context<'_>) {
+        let ttl = Duration::from_secs(u64::try_from(ttl_seconds).unwrap_or(0));
+        for lease in &self.task.leases {
+            let until = task::lengthened(lease, ttl, self.client, &self.token, context).await;
             self.terminal.note(&format!(
-                "replacing from the environment: {}",
-                environment.replaced.join(", ")
+                "lease {} ends at {until}, whatever becomes of the command",
+                lease.id
             ));
         }
     }
@@ -148,19 +289,12 @@ impl Session<'_> {
     async fn supervise(
         &self,
         child: &mut Spawned,
+        reaper: &mut Reaper,
         signals: &mut Signals,
         args: &ExecArgs,
     ) -> Result<Ended, Error> {
         let mut stop = Stop::new(args.stop_timeout);
-        let mut beats = pin!(async {
-            if let Some(every) = args.heartbeat.0 {
-                heartbeat::beat(self, every).await;
-                self.terminal.warn("the command goes on, and its credentials end");
-            }
-        });
-        let mut beating = true;
-        let mut renewals = pin!(renew::keep_alive(self));
-        let mut renewing = true;
+        let mut upkeep = pin!(self.upkeep(child.pid(), reaper, args));
         let status = loop {
             let deadline = stop.deadline();
             let event = tokio::select! {
@@ -170,14 +304,7 @@ impl Session<'_> {
                     self.terminal.warn("the command did not stop in time; killing it");
                     stop.overdue()
                 }
-                () = &mut renewals, if renewing => {
-                    renewing = false;
-                    continue;
-                }
-                () = &mut beats, if beating => {
-                    beating = false;
-                    continue;
-                }
+                () = &mut upkeep => continue,
             };
             match event {
                 Action::Forward(signal) => child.signal(signal),
@@ -185,23 +312,84 @@ impl Session<'_> {
                 Action::Nothing => {}
             }
         };
+        let exit = Exit::of(status);
+        self.record.ended(exit);
+        if args.process.wait_all {
+            let end = self.opened_at + args.ttl;
+            self.outlast(end, upkeep, signals, &mut stop).await;
+        }
+        let left = reap::running();
+        if left > 0 {
+            let processes = if left == 1 { "a process" } else { "processes" };
+            self.terminal
+                .note(&format!("the command left {processes} running, without credentials"));
+        }
         // What told the command to stop told us at the same time, and may only now be seen.
         while let Some(arrived) = signals.arrived() {
             stop.on(arrived, Instant::now());
         }
-        let code = child::exit_code(status);
-        let outcome = match code {
+        let outcome = match exit {
             _ if stop.was_told() => Outcome::Cancelled,
-            0 => Outcome::Completed,
+            Exit::Code(0) => Outcome::Completed,
             _ if stop.was_interrupted() => Outcome::Cancelled,
-            _ => Outcome::Failed,
+            Exit::Code(_) | Exit::Signal(_) => Outcome::Failed,
         };
-        Ok(Ended { code, outcome, hurried: stop.is_hurried() })
+        Ok(Ended { exit, outcome, hurried: stop.is_hurried() })
+    }
+
+    /// What goes on beside the command. It never ends.
+    async fn upkeep(&self, command: Option<Pid>, reaper: &mut Reaper, args: &ExecArgs) {
+        let beats = async {
+            if let Some(every) = args.heartbeat.0 {
+                heartbeat::beat(self, every).await;
+                self.terminal.warn("the command goes on, and its credentials end");
+            }
+        };
+        join3(beats, renew::keep_alive(self), reaper.reap(command)).await;
+    }
+
+    /// Waits until all that the command has started is gone, or until `end`.
+    async fn outlast(
+        &self,
+        end: Instant,
+        mut upkeep: Pin<&mut impl Future<Output = ()>>,
+        signals: &mut Signals,
+        stop: &mut Stop,
+    ) {
+        if stop.was_told() {
+            // What has left the command's group was not told.
+            reap::signal_all(Signal::TERM);
+        }
+        let mut is_killing = stop.has_killed();
+        let mut gone = pin!(reap::all_gone());
+        loop {
+            let deadline = stop.deadline();
+            let event = tokio::select! {
+                () = &mut gone => return,
+                () = sleep_until(end) => {
+                    self.terminal.warn("the task's time is up before the command's processes ended");
+                    return;
+                }
+                () = sleep(KILL_AGAIN), if is_killing => Action::Kill,
+                arrived = signals.next() => stop.on(arrived, Instant::now()),
+                () = at(deadline), if deadline.is_some() => stop.overdue(),
+                () = &mut upkeep => continue,
+            };
+            match event {
+                Action::Forward(signal) => reap::signal_all(signal),
+                Action::Kill => {
+                    is_killing = true;
+                    reap::signal_all(Signal::KILL);
+                }
+                Action::Nothing => {}
+            }
+        }
     }
 
     /// Completes the task within `budget`. A failure is told and changes nothing: the broker
     /// ends the credentials at their time, and the command's exit code is what counts here.
-    async fn complete(&self, outcome: Outcome, budget: Duration, signals: &mut Signals) {
+    /// Whether every credential was verified dead.
+    async fn complete(&self, outcome: Outcome, budget: Duration, signals: &mut Signals) -> bool {
         let call = self.client.complete_task(&self.token, &self.task.id, outcome, budget);
         // The broker answers after `budget`; its answer needs a moment more to arrive.
         let mut call = pin!(timeout(budget + Duration::from_secs(1), call));
@@ -214,11 +402,15 @@ impl Session<'_> {
         };
         let id = &self.task.id;
         match result {
-            Ok(Ok(done)) if done.leases.owed() == 0 => self.terminal.note(&format!(
-                "task {id} {}: {} verified dead",
-                done.state,
-                credentials(done.leases.revoked)
-            )),
+            Ok(Ok(done)) if done.leases.owed() == 0 => {
+                self.record.revoked();
+                self.terminal.note(&format!(
+                    "task {id} {}: {} verified dead",
+                    done.state,
+                    credentials(done.leases.revoked)
+                ));
+                return true;
+            }
             Ok(Ok(done)) => self.terminal.warn(&format!(
                 "task {id}: {} not yet verified dead; the broker goes on revoking",
                 credentials(done.leases.owed())
@@ -226,14 +418,15 @@ impl Session<'_> {
             Ok(Err(error)) => self.warn_incomplete(&crate::failure::Failure::from(error).to_line()),
             Err(_) => self.warn_incomplete("the broker did not answer in time"),
         }
+        false
     }
 
     fn warn_incomplete(&self, reason: &str) {
-        let last = self.task.leases.iter().map(|lease| lease.expires_at.as_str()).max();
+        let last = self.record.last_expiry();
         self.terminal.warn(&format!(
             "could not complete task {}: {reason}; its credentials end by themselves, the last at {}",
             self.task.id,
-            last.unwrap_or(&self.task.expires_at)
+            last.as_deref().unwrap_or(&self.task.expires_at)
         ));
     }
 }
@@ -284,9 +477,17 @@ async fn at(deadline: Option<Instant>) {
     }
 }
 
-fn stopped(signal: Signal, terminal: &Terminal) -> u8 {
+fn stopped(signal: Signal, terminal: &Terminal) -> Exit {
     terminal.note("stopped before the command started");
-    child::signal_code(signal.as_raw())
+    Exit::Code(child::signal_code(signal.as_raw()))
+}
+
+/// Why there is no identity inside of another `exec`.
+fn nested(error: identity::Error, ambient: &Ambient) -> Error {
+    if matches!(error, identity::Error::None { .. }) && ambient.text(TASK).is_some() {
+        return Error::Nested;
+    }
+    error.into()
 }
 
 fn credentials(count: u64) -> String {
@@ -304,7 +505,7 @@ fn purpose(args: &ExecArgs) -> String {
     let purpose = args.purpose.clone().unwrap_or_else(|| {
         // The arguments may hold what the broker's readers should not see.
         let command = args.command.first().map(OsString::as_os_str).unwrap_or_default();
-        let name = std::path::Path::new(command).file_name().unwrap_or(command);
+        let name = Path::new(command).file_name().unwrap_or(command);
         format!("exec {}", name.to_string_lossy())
     });
     purpose.chars().take(PURPOSE_CHARS_MAX).collect()
@@ -369,12 +570,31 @@ pub(crate) enum Error {
     #[error(transparent)]
     Identity(#[from] identity::Error),
     #[error(transparent)]
+    Mask(#[from] mask::Error),
+    #[error(
+        "no identity found: this is inside of another `dayfly exec`, which withholds it; give this \
+         one --token-file, or the other one --keep-ci-identity"
+    )]
+    Nested,
+    #[error(transparent)]
     Place(#[from] place::Error),
+    #[error("cannot leave a report at `{path}`")]
+    Report {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
+    #[error("cannot take up the command's output")]
+    Streams(#[source] io::Error),
 }
 
 impl Error {
+    fn report(path: &Path, source: io::Error) -> Self {
+        Self::Report { path: path.display().to_string(), source }
+    }
+
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Child(error) => error.exit_code(),
@@ -383,8 +603,12 @@ impl Error {
             | Self::Environment(_)
             | Self::Hold(_)
             | Self::Identity(_)
+            | Self::Mask(_)
+            | Self::Nested
             | Self::Place(_)
-            | Self::Signals(_) => FAILED,
+            | Self::Report { .. }
+            | Self::Signals(_)
+            | Self::Streams(_) => FAILED,
         }
     }
 }

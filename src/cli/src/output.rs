@@ -58,6 +58,12 @@ impl Terminal {
         self.say("", message);
     }
 
+    /// Commands to the CI platform that reads our stderr. They are told even if we are quiet, and
+    /// to nobody else.
+    pub(crate) fn command(&self, lines: &str) {
+        let _ = self.err.borrow_mut().write_all(lines.as_bytes());
+    }
+
     fn say(&self, kind: &str, message: &str) {
         let line = format!("dayfly: {kind}{}\n", printable(message));
         // One write, so that lines of several processes do not mix. Without stderr there is

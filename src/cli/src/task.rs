@@ -6,7 +6,7 @@ mod open;
 
 use dayfly_api::{Completed, LeaseCounts, Task};
 
-pub(crate) use crate::task::open::open;
+pub(crate) use crate::task::open::{lengthened, open};
 use crate::{
     args::{Context, ShowArgs, TaskCompleteArgs},
     failure::{self, Failure},

@@ -18,6 +18,10 @@ mod broker;
 mod endpoint;
 #[path = "exec/helping.rs"]
 mod helping;
+#[path = "exec/inheriting.rs"]
+mod inheriting;
+#[path = "exec/masking.rs"]
+mod masking;
 #[path = "exec/opening.rs"]
 mod opening;
 #[path = "exec/program.rs"]
@@ -28,6 +32,10 @@ mod proving;
 mod reading;
 #[path = "exec/refusing.rs"]
 mod refusing;
+#[path = "exec/remaining.rs"]
+mod remaining;
+#[path = "exec/reporting.rs"]
+mod reporting;
 #[path = "exec/running.rs"]
 mod running;
 #[path = "exec/signalling.rs"]

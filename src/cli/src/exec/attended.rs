@@ -3,15 +3,19 @@
 //! Invariant: as with `exec`, the task is completed on every way out once it is open, and nothing
 //! that happens to it stops the command.
 
-use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, pin::pin, time::Duration};
+use std::{
+    collections::BTreeMap, ffi::OsString, path::PathBuf, pin::pin, process::Stdio, rc::Rc,
+    time::Duration,
+};
 
 use dayfly_api::{CreateTask, Outcome};
 use rustix::process::Signal;
 use tokio::time::Instant;
 
 use super::{
-    Ended, Error, REVOKE_HURRIED, Session, at, child,
-    environment::{self, ChildEnvironment},
+    Ended, Error, REVOKE_HURRIED, Session, at,
+    child::{self, Exit},
+    environment::inherit::{ChildEnvironment, Inheritance},
     explain, heartbeat, key, open,
     signals::Signals,
     stop::{Action, Stop},
@@ -20,7 +24,10 @@ use super::{
 use crate::{
     agent::hold::Minter,
     ambient::Ambient,
-    args::{Context, IdentityArgs},
+    args::{
+        Context, IdentityArgs,
+        process::{EnvironmentArgs, SignalTarget},
+    },
     client::Client,
     failure::{self, Failure},
     identity::{self, Token},
@@ -76,12 +83,12 @@ impl Caught {
     /// From here on signals no longer have their default actions, and our memory is hidden.
     pub(crate) fn install() -> Result<Self, Error> {
         child::hide_memory();
-        Signals::install().map(Self).map_err(Error::Signals)
+        Signals::install(None).map(Self).map_err(Error::Signals)
     }
 
     /// Waits until we are told to stop; the result is the exit code that says so.
     pub(crate) async fn stopped(&mut self, terminal: &Terminal) -> u8 {
-        stopped(self.0.stopped().await, terminal)
+        stopped(self.0.stopped().await, terminal).leave()
     }
 
     /// Opens a task, unless we are told to stop before.
@@ -99,13 +106,14 @@ impl Caught {
         let opened = tokio::select! {
             opened = open(client, (&source, audience.as_str()), key.as_ref(), request) => opened,
             signal = self.0.stopped() => {
-                return Ok(Begun::Stopped(stopped(signal, context.terminal)));
+                return Ok(Begun::Stopped(stopped(signal, context.terminal).leave()));
             }
         };
         let task = opened.map_err(|error| plain(explain(error.into(), &request.roles)))?;
         let token = Token::of_task(&task, key.as_ref())?;
         let terminal = context.terminal;
-        Ok(Begun::Open(Box::new(Session { client, terminal, token, task, opened_at })))
+        let record = Rc::default();
+        Ok(Begun::Open(Box::new(Session { client, terminal, token, task, opened_at, record })))
     }
 }
 
@@ -145,7 +153,8 @@ impl Session<'_> {
         let signals = &mut caught.0;
         let result = match beside {
             Some((beside, variables)) => {
-                let environment = environment::compose(ambient.iter(), variables);
+                let environment = EnvironmentArgs::default();
+                let environment = Inheritance::new(ambient, &environment).compose(variables);
                 self.run_beside(&beside, environment, signals, limits, work).await
             }
             None => Ok(self.wait(signals, limits, work).await),
@@ -156,7 +165,7 @@ impl Session<'_> {
             Ok(_) | Err(_) => limits.revoke_timeout,
         };
         self.complete(outcome, budget, signals).await;
-        result.map(|ended| ended.code)
+        result.map(|ended| ended.exit.leave())
     }
 
     /// Ends a task that came to nothing.
@@ -170,7 +179,7 @@ impl Session<'_> {
         limits: Limits,
         work: impl Future<Output = Over>,
     ) -> Ended {
-        let ended = |code, outcome| Ended { code, outcome, hurried: false };
+        let ended = |code, outcome| Ended { exit: Exit::Code(code), outcome, hurried: false };
         tokio::select! {
             _ = signals.stopped() => ended(failure::OK, Outcome::Completed),
             () = self.beats(limits.heartbeat) => {
@@ -193,10 +202,12 @@ impl Session<'_> {
         work: impl Future<Output = Over>,
     ) -> Result<Ended, Error> {
         if let Some(signal) = signals.pending_stop() {
-            let code = stopped(signal, self.terminal);
-            return Ok(Ended { code, outcome: Outcome::Cancelled, hurried: false });
+            let exit = stopped(signal, self.terminal);
+            return Ok(Ended { exit, outcome: Outcome::Cancelled, hurried: false });
         }
-        let mut child = child::spawn(&beside.program, beside.command, environment.variables)?;
+        let (variables, streams) = (environment.variables, [Stdio::inherit(), Stdio::inherit()]);
+        let target = SignalTarget::Auto;
+        let mut child = child::spawn(&beside.program, beside.command, variables, streams, target)?;
         let mut stop = Stop::new(limits.stop_timeout);
         let mut beats = pin!(self.beats(limits.heartbeat));
         let mut beating = true;
@@ -230,14 +241,14 @@ impl Session<'_> {
         while let Some(arrived) = signals.arrived() {
             stop.on(arrived, Instant::now());
         }
-        let code = child::exit_code(status);
-        let outcome = match code {
+        let exit = Exit::of(status);
+        let outcome = match exit {
             _ if stop.was_told() => Outcome::Cancelled,
-            0 => Outcome::Completed,
+            Exit::Code(0) => Outcome::Completed,
             _ if stop.was_interrupted() => Outcome::Cancelled,
-            _ => Outcome::Failed,
+            Exit::Code(_) | Exit::Signal(_) => Outcome::Failed,
         };
-        Ok(Ended { code, outcome, hurried: stop.is_hurried() })
+        Ok(Ended { exit, outcome, hurried: stop.is_hurried() })
     }
 
     /// Says that we are here, until the broker has said that it will not hear it any more.

@@ -9,16 +9,24 @@ use std::{
     io,
     os::unix::{ffi::OsStrExt as _, process::CommandExt as _, process::ExitStatusExt as _},
     path::{Path, PathBuf},
-    process::ExitStatus,
+    process::{ExitStatus, Stdio},
+    sync::OnceLock,
 };
 
 use rustix::{
     fs::{Access, AtFlags, CWD, accessat},
-    process::{Pid, Signal, getpid, getppid, kill_process, kill_process_group},
+    process::{
+        Pid, Resource, Rlimit, Signal, getpgrp, getpid, getppid, getrlimit, kill_process,
+        kill_process_group, setrlimit,
+    },
 };
 use tokio::process::{Child, Command};
 
-use crate::{ambient::Ambient, args::ExecChildArgs, output::Terminal};
+use crate::{
+    ambient::Ambient,
+    args::{ExecChildArgs, process::SignalTarget},
+    output::Terminal,
+};
 
 /// The command can't be executed.
 const NOT_EXECUTABLE: u8 = 126;
@@ -72,18 +80,23 @@ fn is_executable(path: &Path) -> bool {
 pub(super) struct Spawned {
     child: Child,
     leads_group: bool,
+    target: SignalTarget,
 }
 
-/// Starts `program` with `variables` for its whole environment.
+/// Starts `program` with `variables` for its whole environment, and its stdout and stderr at
+/// `streams`.
 pub(super) fn spawn(
     program: &Path,
     command: &[OsString],
     variables: Vec<(OsString, OsString)>,
+    streams: [Stdio; 2],
+    target: SignalTarget,
 ) -> Result<Spawned, Error> {
     let leads_group = !has_terminal();
     let mut child = if leads_group && Path::new(OURSELVES).exists() {
         // A process can ask only for itself to be told of its parent's death, so a copy of this
-        // program does it and then becomes the command.
+        // program does it and then becomes the command. The kernel takes the end of the thread
+        // that starts it for that death; it is our first one, which lives as long as we do.
         let mut child = Command::new(OURSELVES);
         child.arg0("dayfly").args(["exec-child", "--"]);
         child.arg(getpid().as_raw_nonzero().to_string()).arg(program).args(command);
@@ -98,19 +111,51 @@ pub(super) fn spawn(
     if leads_group {
         child.process_group(0);
     }
-    let child = child.env_clear().envs(variables).spawn().map_err(|source| {
-        let name = command.first().map(|word| word.to_string_lossy().into_owned());
-        Error::Spawn { name: name.unwrap_or_default(), source }
-    })?;
-    Ok(Spawned { child, leads_group })
+    let [out, err] = streams;
+    child.stdout(out).stderr(err).env_clear().envs(variables);
+    limit_cores(false);
+    let child = child.spawn();
+    limit_cores(true);
+    let child = child.map_err(|source| Error::Spawn { name: name_of(command), source })?;
+    Ok(Spawned { child, leads_group, target })
+}
+
+/// Becomes `program` with `variables` for its whole environment; comes back only if that fails.
+pub(super) fn become_program(
+    program: &Path,
+    command: &[OsString],
+    variables: Vec<(OsString, OsString)>,
+) -> Error {
+    let mut process = std::process::Command::new(program);
+    if let Some((name, rest)) = command.split_first() {
+        process.arg0(name).args(rest);
+    }
+    limit_cores(false);
+    let source = process.env_clear().envs(variables).exec();
+    limit_cores(true);
+    Error::Spawn { name: name_of(command), source }
+}
+
+fn name_of(command: &[OsString]) -> String {
+    command.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// Keeps other processes of this user from reading tokens and credentials out of our memory, and
 /// core dumps from holding them. The command itself is not affected. Where this can't be had,
 /// the rest still stands.
 pub(super) fn hide_memory() {
+    limit_cores(true);
     #[cfg(target_os = "linux")]
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+}
+
+/// Sets the size of our core dumps to nothing, or to what it was at the start: the command has
+/// that one.
+fn limit_cores(to_nothing: bool) {
+    static AT_START: OnceLock<Rlimit> = OnceLock::new();
+    let at_start = *AT_START.get_or_init(|| getrlimit(Resource::Core));
+    let current = if to_nothing { Some(0) } else { at_start.current };
+    let _ = setrlimit(Resource::Core, Rlimit { current, ..at_start });
 }
 
 /// With a terminal the command stays in our group: job control, prompts and ^C work as without
@@ -125,24 +170,66 @@ impl Spawned {
         self.child.wait().await.map_err(Error::Wait)
     }
 
+    /// For what takes up its pipes.
+    pub(super) fn inner(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Its id, until it was waited for.
+    pub(super) fn pid(&self) -> Option<Pid> {
+        self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
+    }
+
     /// Sends `signal`. A command that is gone already needs none.
     pub(super) fn signal(&self, signal: Signal) {
-        let id = self.child.id().and_then(|id| i32::try_from(id).ok());
-        let Some(pid) = id.and_then(Pid::from_raw) else { return };
-        let _ = if self.leads_group {
-            kill_process_group(pid, signal)
-        } else {
-            kill_process(pid, signal)
+        let Some(pid) = self.pid() else { return };
+        // In a job with us, it got these from the shell or the terminal as we did.
+        if !self.leads_group && [Signal::CONT, Signal::WINCH].contains(&signal) {
+            return;
+        }
+        let _ = match self.target {
+            SignalTarget::Auto | SignalTarget::Group if self.leads_group => {
+                kill_process_group(pid, signal)
+            }
+            // A group that we are in ourselves must not be killed before the credentials are.
+            SignalTarget::Group if signal != Signal::KILL => kill_process_group(getpgrp(), signal),
+            SignalTarget::Auto | SignalTarget::Child | SignalTarget::Group => {
+                kill_process(pid, signal)
+            }
         };
     }
 }
 
-/// The command's own code, or 128 and the signal that killed it.
-pub(super) fn exit_code(status: ExitStatus) -> u8 {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => u8::try_from(code & 0xff).unwrap_or(super::FAILED),
-        (None, Some(signal)) => signal_code(signal),
-        (None, None) => super::FAILED,
+/// How the command ended, and how we are to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exit {
+    Code(u8),
+    Signal(i32),
+}
+
+impl Exit {
+    pub(super) fn of(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Self::Code(u8::try_from(code & 0xff).unwrap_or(super::FAILED)),
+            (None, Some(signal)) => Self::Signal(signal),
+            (None, None) => Self::Code(super::FAILED),
+        }
+    }
+
+    /// Ends us by the signal that ended the command, so that who started us sees what happened.
+    /// Comes back with the exit code where there was no signal or it does not end us: the first
+    /// process of a container can't die of its own ones.
+    pub(super) fn leave(self) -> u8 {
+        let signal = match self {
+            Self::Code(code) => return code,
+            Self::Signal(signal) => signal,
+        };
+        if getpid() != Pid::INIT {
+            limit_cores(true);
+            // It fails for signals without a name, such as the real-time ones.
+            let _ = signal_hook::low_level::emulate_default_handler(signal);
+        }
+        signal_code(signal)
     }
 }
 
@@ -247,9 +334,10 @@ mod tests {
     }
 
     #[test]
-    fn exit_codes_are_verbatim_and_signals_add_128() {
-        assert_eq!(exit_code(ExitStatus::from_raw(0)), 0);
-        assert_eq!(exit_code(ExitStatus::from_raw(255 << 8)), 255);
-        assert_eq!(exit_code(ExitStatus::from_raw(Signal::KILL.as_raw())), 137);
+    fn an_exit_is_told_from_a_death() {
+        assert_eq!(Exit::of(ExitStatus::from_raw(0)), Exit::Code(0));
+        assert_eq!(Exit::of(ExitStatus::from_raw(255 << 8)), Exit::Code(255));
+        assert_eq!(Exit::of(ExitStatus::from_raw(Signal::KILL.as_raw())), Exit::Signal(9));
+        assert_eq!(Exit::Code(7).leave(), 7);
     }
 }

@@ -3,18 +3,19 @@
 //! Invariant: the credential came with the task like all others, so a command whose endpoint was
 //! denied is never started; no other AWS credential that we know of is left in its way.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, slice, time::Duration};
 
 use dayfly_api::{Lease, OpenedTask};
 
-use super::{Ended, Error, Session, environment, signals::Signals};
+use super::{Ended, Error, Job, Session, environment, signals::Signals};
 use crate::{
     agent::{
         aws::{Endpoint, region},
         hold::Holder,
         uptime,
     },
-    args::{Context, ExecArgs},
+    args::ExecArgs,
+    mask::Drains,
 };
 
 /// The port, before there is a credential.
@@ -61,14 +62,14 @@ impl Session<'_> {
     pub(super) async fn run_served(
         &self,
         served: Result<Option<Served>, Error>,
-        program: &Path,
-        args: &ExecArgs,
-        context: Context<'_>,
+        job: Job<'_>,
         signals: &mut Signals,
+        drains: &mut Drains,
     ) -> Result<Ended, Error> {
         let Some(Served { planned, lease }) = served? else {
-            return self.run(program, args, BTreeMap::new(), context, signals).await;
+            return self.run(job, BTreeMap::new(), signals, drains).await;
         };
+        job.masking.learn(slice::from_ref(&lease)).await;
         self.terminal.note(&format!(
             "task {}: role `{}` → lease {} ({}, until {}), for AWS's SDKs",
             self.task.id, lease.role, lease.id, lease.backend, lease.expires_at
@@ -78,7 +79,7 @@ impl Session<'_> {
         let mut variables = endpoint.variables();
         variables.extend(holder.held().map(|handed| region(&handed)).unwrap_or_default());
         tokio::select! {
-            ended = self.run(program, args, variables, context, signals) => ended,
+            ended = self.run(job, variables, signals, drains) => ended,
             never = endpoint.serve(&holder, || {}) => match never {},
             never = holder.keep() => match never {},
         }

@@ -3,12 +3,16 @@
 //! Invariant: a role can't set a variable by which its author would run code here, two
 //! credentials never share a variable, and the means to get more credentials are withheld.
 
-use std::{collections::BTreeMap, ffi::OsString};
+pub(super) mod inherit;
+pub(super) mod size;
+
+use std::collections::BTreeMap;
 
 use dayfly_api::Lease;
 
+pub(crate) use crate::exec::environment::inherit::competing;
 use crate::{
-    agent::aws::ADDRESS as ENDPOINT,
+    agent::aws::ADDRESS,
     args::{RoleRequest, is_variable_name},
 };
 
@@ -55,35 +59,6 @@ const RESERVED_PREFIXES: &[&str] = &["ACTIONS_", "DAYFLY_", "DYLD_", "LD_", "RUN
 const RESERVED_SUFFIX: &str = "_PROXY";
 /// The one name of ours that is a credential's: where an API key goes.
 const API_KEY: &str = "DAYFLY_API_KEY";
-
-/// With these the command could open tasks of its own, or ask the agent.
-const WITHHELD: &[&str] = &["DAYFLY_AGENT_SOCKET", "DAYFLY_ID_TOKEN", "DAYFLY_PROOF_KEY_FILE"];
-const WITHHELD_PREFIXES: &[&str] = &["ACTIONS_ID_TOKEN_REQUEST_", "DAYFLY_TOKEN"];
-
-/// Where the first is injected, the others would lead the client library past it.
-const COMPETING: &[(&str, &[&str])] = &[
-    ("PGHOST", &["PGHOSTADDR", "PGSERVICE"]),
-    (
-        ACCESS_KEY,
-        &["AWS_PROFILE", "AWS_ROLE_ARN", "AWS_SESSION_TOKEN", "AWS_WEB_IDENTITY_TOKEN_FILE"],
-    ),
-    (
-        ENDPOINT,
-        &[
-            ACCESS_KEY,
-            "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-            "AWS_CREDENTIAL_EXPIRATION",
-            "AWS_DEFAULT_PROFILE",
-            "AWS_PROFILE",
-            "AWS_ROLE_ARN",
-            "AWS_SECRET_ACCESS_KEY",
-            "AWS_SESSION_TOKEN",
-            "AWS_WEB_IDENTITY_TOKEN_FILE",
-        ],
-    ),
-];
-const ACCESS_KEY: &str = "AWS_ACCESS_KEY_ID";
 
 /// Finds what can be known to be wrong before anything is minted.
 pub(crate) fn check(requests: &[RoleRequest]) -> Result<(), Error> {
@@ -147,7 +122,7 @@ pub(super) fn with_endpoint(
     injected: BTreeMap<String, String>,
     endpoint: BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, Error> {
-    if endpoint.contains_key(ENDPOINT) && injected.contains_key(ACCESS_KEY) {
+    if endpoint.contains_key(ADDRESS) && injected.contains_key("AWS_ACCESS_KEY_ID") {
         return Err(Error::Shadowed);
     }
     // A region that a role sets stays.
@@ -179,48 +154,6 @@ fn is_reserved(name: &str) -> bool {
         || (name != API_KEY && RESERVED_PREFIXES.iter().any(|p| upper.starts_with(p)))
 }
 
-/// The variables that would lead a client library past what is injected.
-pub(crate) fn competing(injected: &BTreeMap<String, String>) -> Vec<&'static str> {
-    let triggered = COMPETING.iter().filter(|(trigger, _)| injected.contains_key(*trigger));
-    triggered.flat_map(|(_, names)| names.iter().copied()).collect()
-}
-
-/// The command's whole environment, and what is different in it.
-pub(super) struct ChildEnvironment {
-    pub(super) variables: Vec<(OsString, OsString)>,
-    /// Names that were there and now have our value, or none.
-    pub(super) replaced: Vec<String>,
-}
-
-/// What we inherited, less what is withheld, and then the credentials.
-pub(super) fn compose<'a>(
-    inherited: impl Iterator<Item = (&'a OsString, &'a OsString)>,
-    injected: BTreeMap<String, String>,
-) -> ChildEnvironment {
-    let competing = competing(&injected);
-    let mut variables = Vec::new();
-    let mut replaced = Vec::new();
-    for (name, value) in inherited {
-        let text = name.to_str();
-        if text.is_some_and(is_withheld) {
-            continue;
-        }
-        match text {
-            Some(text) if injected.contains_key(text) || competing.contains(&text) => {
-                replaced.push(text.to_owned());
-            }
-            _ => variables.push((name.clone(), value.clone())),
-        }
-    }
-    let injected = injected.into_iter().map(|(name, value)| (name.into(), value.into()));
-    variables.extend(injected);
-    ChildEnvironment { variables, replaced }
-}
-
-fn is_withheld(name: &str) -> bool {
-    WITHHELD.contains(&name) || WITHHELD_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-}
-
 /// Why the environment can't be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -244,6 +177,13 @@ pub(crate) enum Error {
          role a name: --role NAME=ROLE"
     )]
     Shadowed,
+    #[error(
+        "the command's arguments and environment take {needed_kib} KiB, and the system allows \
+         {allowed_kib} KiB; --clean-env leaves out what the command does not need"
+    )]
+    TooLarge { needed_kib: usize, allowed_kib: usize },
+    #[error("{name} is longer than the system allows; --clean-env leaves it out")]
+    TooLong { name: String },
     #[error("role `{role}` sets {name}, which {reason}")]
     Variable { role: String, name: String, reason: &'static str },
 }

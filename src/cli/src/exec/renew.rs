@@ -7,9 +7,13 @@ use std::time::Duration;
 use dayfly_api::Lease;
 use futures_util::future::join_all;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
-use crate::{client::jittered, exec::Session, failure::Failure};
+use crate::{
+    client::jittered,
+    exec::{Session, asleep::sleep_until},
+    failure::Failure,
+};
 
 /// A shorter pause between attempts would only load a broker in trouble.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -68,6 +72,7 @@ async fn renew(
         match session.client.renew_lease(&session.token, &lease.id, seconds).await {
             Ok(renewed) => {
                 *warned = false;
+                session.record.renewed(&lease.id, &renewed.expires_at);
                 let life = Duration::from_secs(u64::try_from(renewed.ttl_seconds).unwrap_or(0));
                 return Some(Renewal { life, is_last: renewed.truncated });
             }

@@ -5,12 +5,26 @@
 
 use std::{collections::VecDeque, fs, future::pending, io, thread};
 
-use rustix::process::Signal;
-use signal_hook::iterator::{SignalsInfo, exfiltrator::WithOrigin};
+use rustix::process::{Signal, getpid};
+use signal_hook::{
+    iterator::{SignalsInfo, exfiltrator::WithOrigin},
+    low_level::siginfo::Origin,
+};
 use tokio::sync::mpsc;
 
-const CAUGHT: [Signal; 6] =
-    [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM, Signal::USR1, Signal::USR2];
+use crate::exec::parent::{self, Parent};
+
+/// What is caught. Not TSTP: we stop with the rest of the job.
+const CAUGHT: [Signal; 8] = [
+    Signal::HUP,
+    Signal::INT,
+    Signal::QUIT,
+    Signal::TERM,
+    Signal::USR1,
+    Signal::USR2,
+    Signal::CONT,
+    Signal::WINCH,
+];
 /// The kernel itself keeps one pending signal of each number.
 const QUEUE: usize = 64;
 
@@ -21,6 +35,8 @@ pub(super) struct Arrived {
     /// Whether a process sent it, with `kill` say. What the kernel sends comes from the terminal
     /// and has gone to the whole foreground group.
     pub(super) from_process: bool,
+    /// Whether it only says that the process which started us is gone.
+    pub(super) from_parents_death: bool,
 }
 
 /// The signals of [`CAUGHT`], in the order of their arrival.
@@ -32,10 +48,12 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// From here on the signals no longer have their default actions.
-    pub(super) fn install() -> io::Result<Self> {
+    /// From here on the signals no longer have their default actions. `parent` is whose end is to
+    /// be told as well.
+    pub(super) fn install(parent: Option<Parent>) -> io::Result<Self> {
         let ignored = ignored();
-        let caught = CAUGHT.iter().map(|signal| signal.as_raw());
+        let death = parent.and(parent::DEATH);
+        let caught = CAUGHT.into_iter().chain(death).map(Signal::as_raw);
         let caught = caught.filter(|number| ignored & (1_u64 << (number - 1)) == 0);
         let mut signals = SignalsInfo::<WithOrigin>::new(caught)?;
         let (sender, arriving) = mpsc::channel(QUEUE);
@@ -43,13 +61,16 @@ impl Signals {
         // signal should find its default action again.
         thread::Builder::new().name("signals".to_owned()).spawn(move || {
             for origin in &mut signals {
-                let Some(signal) = named(origin.signal) else { continue };
-                let arrived = Arrived { signal, from_process: origin.process.is_some() };
+                let Some(arrived) = arrived(&origin, parent) else { continue };
                 if sender.blocking_send(arrived).is_err() {
                     return;
                 }
             }
         })?;
+        if parent.is_some() {
+            // Where this can't be had, what is left is the heartbeat.
+            let _ = Parent::watch();
+        }
         Ok(Self { arriving, early: VecDeque::new() })
     }
 
@@ -99,11 +120,28 @@ impl Signals {
 }
 
 fn ends_us(signal: Signal) -> bool {
-    signal != Signal::USR1 && signal != Signal::USR2
+    ![Signal::USR1, Signal::USR2, Signal::CONT, Signal::WINCH].contains(&signal)
 }
 
-fn named(number: i32) -> Option<Signal> {
-    CAUGHT.into_iter().find(|signal| signal.as_raw() == number)
+/// What a signal means to us; nothing if we sent it ourselves, to a group that we are in.
+fn arrived(origin: &Origin, parent: Option<Parent>) -> Option<Arrived> {
+    if parent::DEATH.is_some_and(|death| death.as_raw() == origin.signal) {
+        let is_gone = parent.is_some_and(Parent::is_gone);
+        return is_gone.then_some(Arrived {
+            signal: Signal::TERM,
+            from_process: true,
+            from_parents_death: true,
+        });
+    }
+    let signal = CAUGHT.into_iter().find(|signal| signal.as_raw() == origin.signal)?;
+    let sender = origin.process.map(|process| process.pid);
+    if sender == Some(getpid().as_raw_nonzero().get()) {
+        return None;
+    }
+    // Only Linux says whether there was a sender; one of another PID namespace is 0 there. On
+    // others 0 is the kernel.
+    let from_process = sender.is_some_and(|pid| cfg!(target_os = "linux") || pid != 0);
+    Some(Arrived { signal, from_process, from_parents_death: false })
 }
 
 /// The signals that we were started with as ignored, as a mask; none where it can't be told.

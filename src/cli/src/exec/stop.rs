@@ -29,8 +29,10 @@ pub(super) enum Action {
 #[derive(Debug)]
 pub(super) struct Stop {
     grace: Duration,
-    /// The first request to stop, and the last one with its number.
+    /// When the command was first told to stop, by anybody.
     first: Option<Instant>,
+    /// The first request of another process, and the last one with its number.
+    requested: Option<Instant>,
     last: Option<(Signal, Instant)>,
     /// The latest ^C, oldest first.
     interrupts: Vec<Instant>,
@@ -43,6 +45,7 @@ impl Stop {
         Self {
             grace,
             first: None,
+            requested: None,
             last: None,
             interrupts: Vec::with_capacity(INTERRUPTS),
             killed: false,
@@ -51,7 +54,10 @@ impl Stop {
     }
 
     pub(super) fn on(&mut self, arrived: Arrived, now: Instant) -> Action {
-        let Arrived { signal, from_process } = arrived;
+        let Arrived { signal, from_process, from_parents_death } = arrived;
+        if from_parents_death {
+            return self.abandoned(now);
+        }
         let asks_to_stop = [Signal::HUP, Signal::INT, Signal::TERM].contains(&signal);
         match (from_process, asks_to_stop) {
             (true, true) => self.asked(signal, now),
@@ -68,16 +74,29 @@ impl Stop {
 
     fn asked(&mut self, signal: Signal, now: Instant) -> Action {
         let last = self.last.replace((signal, now));
-        let first = *self.first.get_or_insert(now);
+        self.first.get_or_insert(now);
+        let requested = *self.requested.get_or_insert(now);
         if last.is_some_and(|(number, at)| number == signal && now - at < COPY) {
             return Action::Nothing;
         }
-        if signal != Signal::HUP && now - first >= COPY {
+        if signal != Signal::HUP && now - requested >= COPY {
             self.killed = true;
             self.hurried = true;
             return Action::Kill;
         }
         Action::Forward(signal)
+    }
+
+    /// The process that started us is gone, which asks once. It makes nobody's request a second
+    /// one.
+    fn abandoned(&mut self, now: Instant) -> Action {
+        if self.was_told() {
+            return Action::Nothing;
+        }
+        self.first = Some(now);
+        // Who ends a whole group ends the parent a moment before us.
+        self.last = Some((Signal::TERM, now));
+        Action::Forward(Signal::TERM)
     }
 
     /// One ^C or two are the command's business, which got them as we did.
@@ -113,6 +132,11 @@ impl Stop {
         !self.interrupts.is_empty()
     }
 
+    /// Whether it was killed.
+    pub(super) fn has_killed(&self) -> bool {
+        self.killed
+    }
+
     /// Whether somebody asked again.
     pub(super) fn is_hurried(&self) -> bool {
         self.hurried
@@ -126,11 +150,11 @@ mod tests {
     const GRACE: Duration = Duration::from_secs(20);
 
     fn sent(signal: Signal) -> Arrived {
-        Arrived { signal, from_process: true }
+        Arrived { signal, from_process: true, from_parents_death: false }
     }
 
     fn typed(signal: Signal) -> Arrived {
-        Arrived { signal, from_process: false }
+        Arrived { signal, from_process: false, from_parents_death: false }
     }
 
     fn after(start: Instant, millis: u64) -> Instant {
@@ -145,6 +169,28 @@ mod tests {
         assert_eq!(stop.on(sent(Signal::TERM), after(start, 7500)), Action::Kill);
         assert!(stop.was_told() && stop.is_hurried());
         assert_eq!(stop.deadline(), None);
+    }
+
+    /// GitHub's runner signals a shell that does not pass INT on and dies of TERM.
+    #[tokio::test]
+    async fn the_parents_death_asks_once_and_is_nobodys_second_request() {
+        let death = Arrived { signal: Signal::TERM, from_process: true, from_parents_death: true };
+        let (mut stop, start) = (Stop::new(GRACE), Instant::now());
+        assert_eq!(stop.on(death, start), Action::Forward(Signal::TERM));
+        assert_eq!(stop.deadline(), Some(start + GRACE));
+        assert_eq!(stop.on(death, after(start, 3000)), Action::Nothing);
+        let term = stop.on(sent(Signal::TERM), after(start, 3000));
+        assert_eq!(term, Action::Forward(Signal::TERM));
+        assert_eq!(stop.on(sent(Signal::TERM), after(start, 5000)), Action::Kill);
+
+        let mut stop = Stop::new(GRACE);
+        assert_eq!(stop.on(sent(Signal::TERM), start), Action::Forward(Signal::TERM));
+        assert_eq!(stop.on(death, after(start, 2000)), Action::Nothing);
+        assert!(!stop.is_hurried());
+
+        let mut stop = Stop::new(GRACE);
+        assert_eq!(stop.on(death, start), Action::Forward(Signal::TERM));
+        assert_eq!(stop.on(sent(Signal::TERM), after(start, 10)), Action::Nothing);
     }
 
     #[tokio::test]
@@ -178,7 +224,7 @@ mod tests {
     #[tokio::test]
     async fn other_signals_are_only_passed_on() {
         let (mut stop, start) = (Stop::new(GRACE), Instant::now());
-        for signal in [Signal::USR1, Signal::USR2, Signal::QUIT, Signal::USR1] {
+        for signal in [Signal::USR1, Signal::USR2, Signal::QUIT, Signal::WINCH, Signal::CONT] {
             assert_eq!(stop.on(sent(signal), start), Action::Forward(signal));
         }
         assert!(!stop.was_told());

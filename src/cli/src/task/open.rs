@@ -99,7 +99,7 @@ fn script(variables: &BTreeMap<String, String>) -> String {
 
 /// The end of `lease`, after it was given the longest life within the task's that it can have:
 /// nobody will renew it later.
-async fn lengthened(
+pub(crate) async fn lengthened(
     lease: &Lease,
     ttl: Duration,
     client: &Client,
@@ -165,7 +165,8 @@ mod tests {
         let pairs = [("PGHOST", "db"), ("PGPASSWORD", "it's `$HOME`\nand more")];
         let variables = pairs.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let text = script(&BTreeMap::from(variables));
-        assert!(text.starts_with("unset PGHOSTADDR\nunset PGSERVICE\nexport PGHOST='db'\n"));
+        let unset = "unset PGHOSTADDR\nunset PGSERVICE\nunset PGSERVICEFILE\nunset PGPASSFILE\n";
+        assert!(text.starts_with(&format!("{unset}export PGHOST='db'\n")), "{text}");
         let program = format!("{text}printf %s \"$PGPASSWORD\"");
         let output = std::process::Command::new("sh").args(["-c", &program]).output().unwrap();
         assert_eq!(String::from_utf8(output.stdout).unwrap(), "it's `$HOME`\nand more");

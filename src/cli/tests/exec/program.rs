@@ -3,7 +3,7 @@
 use std::{
     fs::Permissions,
     io::{BufRead as _, BufReader, Lines, Read as _},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
     process::{Child, ChildStdout, Command, Output, Stdio},
 };
 
@@ -41,6 +41,8 @@ fn with_environment(mut command: Command, url: &str, words: &[&str]) -> Command 
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) code: Option<i32>,
+    /// What it died of, if it did.
+    pub(crate) signal: Option<i32>,
     pub(crate) out: String,
     pub(crate) err: String,
 }
@@ -49,6 +51,7 @@ impl From<Output> for Finished {
     fn from(output: Output) -> Self {
         Self {
             code: output.status.code(),
+            signal: output.status.signal(),
             out: String::from_utf8(output.stdout).unwrap(),
             err: String::from_utf8(output.stderr).unwrap(),
         }
@@ -87,6 +90,7 @@ impl Running {
         let out = self.lines.map(|line| line.unwrap() + "\n").collect();
         let mut err = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
-        Finished { code: self.child.wait().unwrap().code(), out, err }
+        let status = self.child.wait().unwrap();
+        Finished { code: status.code(), signal: status.signal(), out, err }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use crate::{
     broker::{
         Answer, Broker, PASSWORD, TASK_TOKEN, completed, grant, heard, lease, postgres, problem,
@@ -50,14 +52,36 @@ fn the_task_is_opened_with_the_identity_and_completed_with_its_own_token() {
 
 #[test]
 fn the_exit_code_is_the_commands_own() {
-    for (script, code, outcome) in
-        [("exit 7", 7, "failed"), ("exit 125", 125, "failed"), ("kill -KILL $$", 137, "failed")]
-    {
+    for (script, code) in [("exit 7", 7), ("exit 125", 125)] {
         let broker = Broker::granting(vec![postgres("r")]);
         let finished = run(dayfly(&broker.url, &["exec", "--role", "r", "--", "sh", "-c", script]));
         assert_eq!(finished.code, Some(code), "{script}: {finished:?}");
-        assert_eq!(broker.outcome(), outcome, "{script}");
+        assert_eq!(broker.outcome(), "failed", "{script}");
     }
+}
+
+/// So a shell sees why a pipeline ended, and stops at a ^C as it would without us.
+#[test]
+fn what_killed_the_command_kills_us_after_the_credentials() {
+    for name in ["KILL", "SEGV", "INT", "PIPE"] {
+        let broker = Broker::granting(vec![postgres("r")]);
+        let script = format!("ulimit -c 0; kill -{name} $$");
+        let words = ["exec", "--role", "r", "--", "sh", "-c", &script];
+        let finished = run(dayfly(&broker.url, &words));
+        let number = match name {
+            "KILL" => Signal::KILL,
+            "SEGV" => Signal::SEGV,
+            "INT" => Signal::INT,
+            _ => Signal::PIPE,
+        };
+        assert_eq!(finished.signal, Some(number.as_raw()), "{finished:?}");
+        assert_eq!(broker.outcome(), "failed", "{name}");
+        assert!(finished.err.contains("verified dead"), "{finished:?}");
+    }
+    // One without a name has no default that could be had.
+    let broker = Broker::granting(vec![postgres("r")]);
+    let words = ["exec", "--role", "r", "--", "sh", "-c", "kill -40 $$"];
+    assert_eq!(run(dayfly(&broker.url, &words)).code, Some(168));
 }
 
 #[test]

@@ -39,11 +39,11 @@ fn a_signal_reaches_the_command_and_its_answer_is_kept() {
 }
 
 #[test]
-fn a_command_that_dies_of_the_signal_is_128_and_its_number() {
+fn we_die_of_the_signal_that_the_command_dies_of() {
     let broker = Broker::granting(vec![postgres("r")]);
     let running = start(&broker, &[], &waiting(":"));
     running.signal(Signal::TERM);
-    assert_eq!(running.finish().code, Some(143));
+    assert_eq!(running.finish().signal, Some(Signal::TERM.as_raw()));
     assert_eq!(broker.outcome(), "cancelled");
 }
 
@@ -79,7 +79,7 @@ fn a_command_that_does_not_stop_in_time_is_killed() {
     let running = start(&broker, &["--stop-timeout", "1s"], &waiting("trap '' TERM"));
     running.signal(Signal::TERM);
     let finished = running.finish();
-    assert_eq!(finished.code, Some(137), "{finished:?}");
+    assert_eq!(finished.signal, Some(Signal::KILL.as_raw()), "{finished:?}");
     assert!(finished.err.contains("killing it"), "{}", finished.err);
     assert_eq!(broker.outcome(), "cancelled");
 }
@@ -91,7 +91,7 @@ fn the_second_request_to_stop_kills() {
     running.signal(Signal::INT);
     thread::sleep(Duration::from_millis(1300));
     running.signal(Signal::TERM);
-    assert_eq!(running.finish().code, Some(137));
+    assert_eq!(running.finish().signal, Some(Signal::KILL.as_raw()));
     assert_eq!(broker.outcome(), "cancelled");
 }
 
@@ -111,6 +111,60 @@ fn a_signal_before_the_command_starts_nothing() {
     running.signal(Signal::TERM);
     let finished = running.finish();
     assert_eq!((finished.code, finished.out.as_str()), (Some(143), ""));
+}
+
+#[test]
+fn the_command_alone_is_told_where_that_is_asked_for() {
+    let broker = Broker::granting(vec![postgres("r")]);
+    let home = tempfile::tempdir().unwrap();
+    let mark = home.path().join("mark");
+    // A subshell of the same group, which writes if it is told.
+    let script = format!(
+        "(trap 'touch {0}' TERM; sleep 1) & trap 'wait; exit 5' TERM; echo ready; \
+         while :; do sleep 0.05; done",
+        mark.display()
+    );
+    let running = start(&broker, &["--signal-target", "child"], &script);
+    running.signal(Signal::TERM);
+    assert_eq!(running.finish().code, Some(5));
+    assert!(!mark.exists());
+}
+
+/// As GitHub's runner ends a step: it signals the shell alone, which passes nothing on.
+#[test]
+fn the_end_of_who_started_us_stops_the_command() {
+    let broker = Broker::granting(vec![postgres("r")]);
+    let home = tempfile::tempdir().unwrap();
+    let place = |name: &str| home.path().join(name).display().to_string();
+    for (option, ci, is_told) in [
+        ("--die-with-parent", "", true),
+        ("--quiet", "true", true),
+        ("--quiet", "", false),
+        ("--no-die-with-parent", "true", false),
+    ] {
+        let mark = place(&format!("{option}-{ci}"));
+        let inner = format!("trap 'echo told >{mark}; exit 0' TERM; echo ready; sleep 2 & wait");
+        let line = format!(
+            "{} exec {option} --role r -- sh -c \"$INNER\"; :",
+            env!("CARGO_BIN_EXE_dayfly")
+        );
+        let mut shell = std::process::Command::new("setsid");
+        shell.args(["bash", "-c", &line]).env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin");
+        shell.env("DAYFLY_URL", &broker.url).env("DAYFLY_ID_TOKEN", "jwt").env("INNER", inner);
+        shell.env("CI", ci).stdin(Stdio::null());
+        let mut running = Running::start(shell);
+        assert_eq!(running.line(), "ready");
+        running.signal(Signal::KILL);
+        // Its pipes are closed when the command and we have ended.
+        running.finish();
+        assert_eq!(Path::new(&mark).exists(), is_told, "{option} {ci}");
+    }
+    let outcomes: Vec<_> = broker
+        .asked("POST /api/v1/tasks/tsk_1/complete")
+        .into_iter()
+        .map(|request| request.body["outcome"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(outcomes, ["cancelled", "cancelled", "completed", "completed"]);
 }
 
 #[test]

@@ -1,5 +1,3 @@
-use std::ffi::OsStr;
-
 use dayfly_api::Credential;
 
 use super::*;
@@ -127,43 +125,4 @@ fn a_credential_that_is_not_there_is_an_error() {
     assert!(outcome(&["a"], &[postgres("b")]).is_err());
     assert!(outcome(&["r"], &[lease("r", &[], &[("key", "k")])]).is_err());
     assert!(outcome(&["r"], &[lease("r", &[("KEY", "missing")], &[("key", "k")])]).is_err());
-}
-
-#[test]
-fn the_means_to_get_more_are_withheld() {
-    let inherited: Vec<(OsString, OsString)> = [
-        "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
-        "ACTIONS_ID_TOKEN_REQUEST_URL",
-        "DAYFLY_ID_TOKEN",
-        "DAYFLY_TOKEN",
-        "DAYFLY_TOKEN_FILE",
-        "DAYFLY_URL",
-        "HOME",
-    ]
-    .map(|name| (name.into(), "v".into()))
-    .into();
-    let child = compose(inherited.iter().map(|(n, v)| (n, v)), map(&[("KEY", "k")]));
-    let names: Vec<_> = child.variables.iter().map(|(name, _)| name.to_str().unwrap()).collect();
-    assert_eq!(names, ["DAYFLY_URL", "HOME", "KEY"]);
-    assert!(child.replaced.is_empty());
-}
-
-#[test]
-fn the_credential_wins_over_what_was_there() {
-    let inherited: Vec<(OsString, OsString)> =
-        ["PGHOST", "PGSERVICE", "PGSSLMODE"].map(|name| (name.into(), "old".into())).into();
-    let child = compose(inherited.iter().map(|(n, v)| (n, v)), map(&[("PGHOST", "new")]));
-    assert_eq!(child.replaced, ["PGHOST", "PGSERVICE"]);
-    let variables: Vec<(OsString, OsString)> =
-        vec![("PGSSLMODE".into(), "old".into()), ("PGHOST".into(), "new".into())];
-    assert_eq!(child.variables, variables);
-}
-
-#[test]
-fn names_that_are_not_text_are_inherited() {
-    use std::os::unix::ffi::OsStrExt as _;
-    let odd = OsStr::from_bytes(b"\xff").to_owned();
-    let inherited = [(odd.clone(), odd.clone())];
-    let child = compose(inherited.iter().map(|(n, v)| (n, v)), BTreeMap::new());
-    assert_eq!(child.variables, inherited);
 }

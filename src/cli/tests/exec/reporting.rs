@@ -1,0 +1,73 @@
+//! `--report` and `--revoke-failure`: what programs learn of a run.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+use serde_json::{Value, json};
+
+use crate::{
+    broker::{Answer, Broker, PASSWORD, TASK_TOKEN, completed, grant, postgres, problem},
+    program::{Finished, dayfly, run},
+};
+
+fn exec(broker: &Broker, report: &Path, options: &[&str], script: &str) -> (Finished, Value) {
+    let words = ["exec", "--role", "r", "--report", report.to_str().unwrap()];
+    let words = [&words, options, &["--", "sh", "-c", script]].concat();
+    let finished = run(dayfly(&broker.url, &words));
+    let text = fs::read_to_string(report).unwrap_or_default();
+    assert!(!text.contains(PASSWORD) && !text.contains(TASK_TOKEN), "{text}");
+    (finished, serde_json::from_str(&text).unwrap_or_default())
+}
+
+#[test]
+fn a_report_says_what_no_exit_code_can() {
+    let broker = Broker::granting(vec![postgres("r")]);
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("report.json");
+    for (script, child) in [
+        ("exit 125", json!({ "exit_code": 125, "signal": null })),
+        ("kill -KILL $$", json!({ "exit_code": null, "signal": 9 })),
+    ] {
+        let (_, report) = exec(&broker, &path, &[], script);
+        let lease = json!({
+            "id": "lse_r", "role": "r", "expires_at": "2026-01-01T00:15:00Z", "revoked": true
+        });
+        let expected =
+            json!({ "task": "tsk_1", "leases": [lease], "child": child, "rotations": 0 });
+        assert_eq!(report, expected);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    // Nothing was started, which is 125 as well.
+    let denying = Broker::start(|_, _| Answer::json(403, &problem(403, "role_denied", "no")));
+    let (denied, report) = exec(&denying, &path, &[], "exit 0");
+    assert_eq!(denied.code, Some(125));
+    assert_eq!(report, json!({ "task": null, "leases": [], "child": null, "rotations": 0 }));
+}
+
+#[test]
+fn a_report_that_cannot_be_left_asks_for_nothing() {
+    let broker = Broker::granting(vec![postgres("r")]);
+    let (finished, _) = exec(&broker, Path::new("/nonexistent/report"), &[], "exit 0");
+    assert_eq!(finished.code, Some(125), "{finished:?}");
+    assert!(finished.err.contains("`/nonexistent/report`"), "{}", finished.err);
+    assert_eq!(broker.requests().len(), 0);
+}
+
+#[test]
+fn a_credential_that_is_not_dead_can_be_a_failure() {
+    let broker = Broker::start(|request, _| match request.line().as_str() {
+        "POST /api/v1/tasks/tsk_1/complete" => Answer::json(202, &completed("revoking", 1, 0)),
+        _ => grant(request, &[postgres("r")]),
+    });
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("report.json");
+    for (options, script, code) in [
+        (["--revoke-failure", "warn"], "exit 0", 0),
+        (["--revoke-failure", "fail"], "exit 0", 125),
+        (["--revoke-failure", "fail"], "exit 3", 3),
+    ] {
+        let (finished, report) = exec(&broker, &path, &options, script);
+        assert_eq!(finished.code, Some(code), "{options:?} {script}");
+        assert_eq!(report["leases"][0]["revoked"], false);
+        assert!(finished.err.contains("not yet verified dead"), "{}", finished.err);
+    }
+}
