@@ -1,6 +1,7 @@
 //! The real `dayfly` against a real broker and PostgreSQL.
 
 use std::{
+    os::unix::process::ExitStatusExt as _,
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -20,6 +21,8 @@ struct Desk {
 #[derive(Debug)]
 struct Finished {
     code: Option<i32>,
+    /// What it died of, if it did.
+    signal: Option<i32>,
     out: String,
     err: String,
 }
@@ -83,7 +86,12 @@ impl Desk {
 fn finish(command: &mut Command) -> Finished {
     let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Finished { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    Finished {
+        code: output.status.code(),
+        signal: output.status.signal(),
+        out: text(output.stdout),
+        err: text(output.stderr),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,7 +131,7 @@ async fn exec_ends_as_its_command_ends() {
         assert_eq!(desk.tasks().await[0]["state"], "failed");
     }
     let killed = finish(&mut desk.exec(&["--role", "reader"], &["sh", "-c", "kill -9 $$"]));
-    assert_eq!(killed.code, Some(137), "{killed:?}");
+    assert_eq!((killed.code, killed.signal), (None, Some(9)), "{killed:?}");
     assert_eq!(desk.credentials(), Vec::<String>::new());
 }
 

@@ -10,6 +10,8 @@ mod aws_identity;
 #[cfg(test)]
 mod binding;
 #[cfg(test)]
+mod cancel;
+#[cfg(test)]
 mod chaos;
 #[cfg(test)]
 mod ci;
@@ -51,6 +53,8 @@ mod policy_change;
 mod policy_lint;
 #[cfg(test)]
 mod poller;
+#[cfg(test)]
+mod pty;
 #[cfg(test)]
 mod quotas;
 #[cfg(test)]

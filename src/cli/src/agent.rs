@@ -12,6 +12,7 @@ mod http;
 mod local;
 mod peer;
 pub(crate) mod place;
+mod ready;
 mod systemd;
 
 use std::{
@@ -91,6 +92,9 @@ pub(crate) async fn run(args: &AgentArgs, context: Context<'_>) -> Result<u8, Fa
         session.task_id(),
         places.path.display()
     ));
+    if beside.is_none() {
+        ready::tell(context.ambient);
+    }
     let beside = beside.map(|beside| (beside, places.variables(&served)));
     let work = async {
         tokio::select! {

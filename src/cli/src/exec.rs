@@ -265,10 +265,10 @@ impl Session<'_> {
             ));
         }
         for (what, names) in
-            [("replacing from", &environment.replaced), ("keeping", &environment.preserved)]
+            [("replacing", &environment.replaced), ("keeping", &environment.preserved)]
         {
             if !names.is_empty() {
-                self.terminal.note(&format!("{what} the environment: {}", names.join(", ")));
+                self.terminal.note(&format!("{what} from the environment: {}", names.join(", ")));
             }
         }
     }

@@ -75,11 +75,10 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Agent(error) => error.exit_code(),
-            Self::Client(error) | Self::Hold(agent::hold::Error::Client(error)) => {
-                client_code(error)
-            }
+            Self::Client(error) => client_code(error),
             Self::Credential(_) | Self::Environment(_) | Self::Place(_) => USAGE,
             Self::Exec(error) => error.exit_code(),
+            Self::Hold(agent::hold::Error::Client(error)) => client_code(error),
             Self::Identity(error) => identity_code(error),
             Self::Output(_) if self.is_closed_pipe() => OK,
             Self::Directory { .. }

@@ -7,7 +7,6 @@
 use std::{collections::BTreeMap, convert::Infallible, fmt, net::Ipv4Addr};
 
 use data_encoding::BASE64URL_NOPAD;
-use dayfly_api::Credential;
 use hyper::{
     HeaderMap, Method, Request, StatusCode, Uri,
     header::{AUTHORIZATION, HOST, HeaderValue},
@@ -58,9 +57,9 @@ impl Endpoint {
         let port = listener.local_addr().map_err(Error::Loopback)?.port();
         let random = SystemRandom::new();
         let mut bytes = Zeroizing::new([0_u8; SECRET_BYTES]);
-        random.fill(bytes.as_mut_slice()).map_err(|_| Error::Nowhere)?;
+        random.fill(bytes.as_mut_slice()).map_err(|_| Error::NoRandom)?;
         let secret = Zeroizing::new(BASE64URL_NOPAD.encode(bytes.as_slice()));
-        let key = hmac::Key::generate(hmac::HMAC_SHA256, &random).map_err(|_| Error::Nowhere)?;
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &random).map_err(|_| Error::NoRandom)?;
         let tag = hmac::sign(&key, secret.as_bytes());
         Ok(Self { listener, port, path: format!("/{role}"), secret, key, tag })
     }
@@ -121,12 +120,14 @@ impl Endpoint {
     }
 }
 
-/// The variables that name the region, which the endpoint can't.
+/// The variables that name the region, which the endpoint can't. No others: a role's author must not
+/// set what a command is steered by.
 pub(crate) fn region(handed: &Handed) -> BTreeMap<String, String> {
-    let Credential { fields, environment } = &handed.credential;
-    let region = environment.iter().filter(|(_, field)| *field == "region");
-    let named = region.filter_map(|(name, field)| Some((name.clone(), fields.get(field)?.clone())));
-    named.collect()
+    let region = handed.credential.fields.get("region");
+    let names = ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter();
+    region
+        .map(|region| names.map(|name| (name.to_owned(), region.clone())).collect())
+        .unwrap_or_default()
 }
 
 impl fmt::Debug for Endpoint {

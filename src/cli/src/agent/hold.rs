@@ -2,14 +2,16 @@
 //! replaced before it can't be renewed any more.
 //!
 //! Invariant: what is given out lives on for a while, if the role allows it; a credential is revoked
-//! only when its successor is there, and not before the end that somebody was told.
+//! only when its successor is there, and not before the end that somebody was told. Only
+//! [`Holder::keep`] asks the broker: who asked and went away, as AWS's SDKs do after a second or two,
+//! takes no mint with him, and finds the credential when he asks again.
 
 mod schedule;
 
-use std::{cell::RefCell, convert::Infallible, time::Duration};
+use std::{cell::RefCell, convert::Infallible, mem::take, sync::Arc, time::Duration};
 
 use dayfly_api::Lease;
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Notify, oneshot};
 
 use crate::{
     agent::{
@@ -26,7 +28,7 @@ use crate::{
 /// Shorter pauses between attempts would only load a broker in trouble.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// What is shown to those who look at the broker.
-const REPLACED: &str = "replaced by the agent";
+const REVOKED: &str = "not given out any more by the agent";
 
 /// The open task in whose name credentials are minted.
 #[derive(Clone, Copy, Debug)]
@@ -48,8 +50,6 @@ pub(crate) struct Holder<'a> {
     /// How long a replaced one is left to who was not told its end.
     overlap: Duration,
     state: RefCell<State>,
-    /// Held by whoever mints: those who ask meanwhile get the same one.
-    minting: Mutex<()>,
     /// Something is different from what [`Holder::keep`] waits for.
     changed: Notify,
 }
@@ -59,6 +59,8 @@ struct State {
     current: Option<Held>,
     /// What is to be revoked, and when.
     retired: Vec<(String, Duration)>,
+    /// Who wants one; all get the same.
+    waiting: Vec<oneshot::Sender<Result<(), Error>>>,
     /// Its trouble was told.
     warned: bool,
 }
@@ -71,7 +73,6 @@ impl<'a> Holder<'a> {
             eager,
             overlap,
             state: RefCell::default(),
-            minting: Mutex::new(()),
             changed: Notify::new(),
         }
     }
@@ -106,7 +107,6 @@ impl<'a> Holder<'a> {
 
     /// Gets the first credential without giving it out.
     pub(crate) async fn fill(&self) -> Result<(), Error> {
-        let _turn = self.minting.lock().await;
         self.mint().await
     }
 
@@ -121,21 +121,17 @@ impl<'a> Holder<'a> {
         if let Some(handed) = self.fresh(how) {
             return Ok(handed);
         }
-        let _turn = self.minting.lock().await;
-        // Somebody else's mint may have come meanwhile.
-        if let Some(handed) = self.fresh(how) {
-            return Ok(handed);
-        }
-        match self.mint().await {
-            Ok(()) => {}
-            // What there is still works, and is better than nothing.
-            Err(error) if self.held().is_some() => self.warn("get another credential", error),
-            Err(error) => return Err(error),
-        }
+        let (sender, minted) = oneshot::channel();
+        self.state.borrow_mut().waiting.push(sender);
+        self.changed.notify_one();
+        let nothing = || Error::Unreadable { role: self.role.clone() };
+        let minted = minted.await.unwrap_or_else(|_| Err(nothing()));
         let mut state = self.state.borrow_mut();
-        let held = state.current.as_mut().filter(|held| held.is_alive(uptime()));
-        let held = held.ok_or_else(|| Error::Unreadable { role: self.role.clone() })?;
-        Ok(held.give(how))
+        match state.current.as_mut().filter(|held| held.is_alive(uptime())) {
+            // What there is still works, and is better than nothing.
+            Some(held) => Ok(held.give(how)),
+            None => Err(minted.err().unwrap_or_else(nothing)),
+        }
     }
 
     fn fresh(&self, how: Use) -> Option<Handed> {
@@ -144,7 +140,7 @@ impl<'a> Holder<'a> {
         held.is_fresh(uptime()).then(|| held.give(how))
     }
 
-    /// Gets another one and retires the one there was. Whoever calls has the turn to mint.
+    /// Gets another one and retires the one there was.
     async fn mint(&self) -> Result<(), Error> {
         let Minter { client, token, terminal, .. } = self.minter;
         let from = uptime();
@@ -161,7 +157,6 @@ impl<'a> Holder<'a> {
         {
             state.retired.push((old.handed.lease, at));
         }
-        self.changed.notify_one();
         Ok(())
     }
 
@@ -170,9 +165,14 @@ impl<'a> Holder<'a> {
         Held::read(lease, from, self.minter.task_ends).ok_or_else(unreadable)
     }
 
-    /// Renews, replaces and revokes as the time comes.
+    /// Mints when somebody asks; renews, replaces and revokes as the time comes.
     pub(crate) async fn keep(&self) -> Infallible {
         loop {
+            let waiting = take(&mut self.state.borrow_mut().waiting);
+            if !waiting.is_empty() {
+                self.serve(waiting).await;
+                continue;
+            }
             let step = {
                 let state = self.state.borrow();
                 next(state.current.as_ref(), &state.retired, self.eager)
@@ -194,9 +194,29 @@ impl<'a> Holder<'a> {
                 Step::Lapse => self.state.borrow_mut().current = None,
                 Step::Renew { lease, asked } => self.renew(&lease, asked).await,
                 Step::Replace => self.replace().await,
-                Step::Revoke(lease) => self.revoke_retired(&lease).await,
+                Step::Revoke(lease) => self.revoke(&lease).await,
             }
         }
+    }
+
+    async fn serve(&self, mut waiting: Vec<oneshot::Sender<Result<(), Error>>>) {
+        let is_fresh = self.is_fresh();
+        let minted = if is_fresh { Ok(()) } else { self.mint().await };
+        if let Err(error) = &minted
+            && self.held().is_some()
+        {
+            // Those who asked get what there is.
+            self.warn("get another credential", error.clone());
+        }
+        waiting.append(&mut self.state.borrow_mut().waiting);
+        for one in waiting {
+            // Who has gone finds it when he asks again.
+            let _ = one.send(minted.clone());
+        }
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.state.borrow().current.as_ref().is_some_and(|held| held.is_fresh(uptime()))
     }
 
     async fn renew(&self, lease: &str, asked: Duration) {
@@ -227,13 +247,8 @@ impl<'a> Holder<'a> {
     }
 
     async fn replace(&self) {
-        let _turn = self.minting.lock().await;
-        {
-            let state = self.state.borrow();
-            let Some(held) = &state.current else { return };
-            if held.is_fresh(uptime()) {
-                return;
-            }
+        if self.is_fresh() {
+            return;
         }
         if let Err(error) = self.mint().await {
             if let Some(held) = self.state.borrow_mut().current.as_mut() {
@@ -243,31 +258,26 @@ impl<'a> Holder<'a> {
         }
     }
 
-    async fn revoke_retired(&self, lease: &str) {
+    async fn revoke(&self, lease: &str) {
         self.state.borrow_mut().retired.retain(|(retired, _)| retired != lease);
-        if let Err(error) = self.revoke(lease, REPLACED).await {
-            self.warn("revoke its replaced credential, which ends by itself", error.into());
-        }
-    }
-
-    async fn revoke(&self, lease: &str, reason: &str) -> Result<(), client::Error> {
         let Minter { client, token, .. } = self.minter;
-        client.revoke_lease(token, lease, reason, Duration::ZERO).await.map(drop)
+        let revoked = client.revoke_lease(token, lease, REVOKED, Duration::ZERO).await;
+        if let Err(error) = revoked {
+            self.warn("revoke a credential, which ends by itself", error.into());
+        }
     }
 
-    /// Revokes `lease` if it is what is held: somebody found that it is not accepted any more.
-    /// Says whether it was.
-    pub(crate) async fn erase(&self, lease: &str) -> Result<bool, Error> {
-        {
-            let mut state = self.state.borrow_mut();
-            if state.current.as_ref().is_none_or(|held| held.handed.lease != lease) {
-                return Ok(false);
-            }
-            state.current = None;
+    /// Lets go of `lease` and has it revoked, if it is what is held: somebody found that it is not
+    /// accepted any more. Says whether it was.
+    pub(crate) fn erase(&self, lease: &str) -> bool {
+        let mut state = self.state.borrow_mut();
+        if state.current.as_ref().is_none_or(|held| held.handed.lease != lease) {
+            return false;
         }
+        state.current = None;
+        state.retired.push((lease.to_owned(), uptime()));
         self.changed.notify_one();
-        self.revoke(lease, "erased by its user").await?;
-        Ok(true)
+        true
     }
 
     /// Tells of trouble once, until something goes well again.
@@ -288,11 +298,17 @@ fn later(left: Duration) -> Duration {
     uptime() + jittered(left / 4).max(PAUSE_MIN)
 }
 
-/// Why there is no credential.
-#[derive(Debug, thiserror::Error)]
+/// Why there is no credential. Several may hear it.
+#[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
-    Client(#[from] client::Error),
+    Client(Arc<client::Error>),
     #[error("the broker gave no credential for role `{role}` that is alive")]
     Unreadable { role: String },
+}
+
+impl From<client::Error> for Error {
+    fn from(error: client::Error) -> Self {
+        Self::Client(Arc::new(error))
+    }
 }

@@ -48,11 +48,10 @@ async fn answered(request: Request<Incoming>, served: &Served<'_>) -> Answer {
             Some(handed) => json(StatusCode::OK, &handed),
             None => nothing_held(holder),
         },
-        (&Method::DELETE, Some(lease), None) => match holder.erase(lease).await {
-            Ok(true) => json(StatusCode::OK, &serde_json::json!({})),
-            Ok(false) => nothing_held(holder),
-            Err(error) => failed(error),
-        },
+        (&Method::DELETE, Some(lease), None) if holder.erase(lease) => {
+            json(StatusCode::OK, &serde_json::json!({}))
+        }
+        (&Method::DELETE, Some(_), None) => nothing_held(holder),
         _ => unknown_request(),
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn usual(ambient: &Ambient) -> Option<PathBuf> {
 /// A place in a directory that this program made, for one command.
 pub(super) fn private(ambient: &Ambient) -> Result<(PathBuf, Directory), Error> {
     let mut random = [0; 8];
-    SystemRandom::new().fill(&mut random).map_err(|_| Error::Nowhere)?;
+    SystemRandom::new().fill(&mut random).map_err(|_| Error::NoRandom)?;
     let parent = ambient.value("TMPDIR").map_or(Path::new(TEMPORARY), Path::new);
     let path = parent.join(format!("dayfly-{}", HEXLOWER.encode(&random)));
     let made = DirBuilder::new().mode(0o700).create(&path);
@@ -153,6 +153,8 @@ pub(crate) enum Error {
     },
     #[error("the agent cannot listen on a loopback port")]
     Loopback(#[source] io::Error),
+    #[error("the system gives no random numbers")]
+    NoRandom,
     #[error("the agent has no place for its socket: name one by --listen, or set XDG_RUNTIME_DIR")]
     Nowhere,
     #[error(

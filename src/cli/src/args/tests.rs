@@ -87,3 +87,46 @@ fn no_flag_takes_a_token() {
         }
     }
 }
+
+#[test]
+fn what_systemd_gets_is_a_field_or_a_file() {
+    let served = |text: &str| text.parse::<ServedCredential>();
+    let one = |part| ServedCredential { name: "db".into(), role: "pg-app".into(), part };
+    assert_eq!(served("db=pg-app/password"), Ok(one(Part::Field("password".into()))));
+    assert_eq!(served("db=pg-app/a/b=c"), Ok(one(Part::Field("a/b=c".into()))));
+    assert_eq!(served("db=pg-app:pgpass"), Ok(one(Part::Pgpass)));
+    assert_eq!(served("db=pg-app:mysql"), Ok(one(Part::Mysql)));
+    for bad in
+        ["", "db", "db=", "=r/f", "a/b=r/f", "db=r", "db=r/", "db=/f", "db=r:aws", "db=a b/f"]
+    {
+        assert!(served(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn an_agent_serves_something_and_a_helper_answers_for_somebody() {
+    assert!(parse(&["agent"]).is_err());
+    assert!(parse(&["agent", "--role", "r"]).is_ok());
+    assert!(parse(&["agent", "--aws-endpoint", "r", "--idle", "5m"]).is_ok());
+    assert!(parse(&["agent", "--systemd", "/s", "--credential", "n=r/f"]).is_ok());
+    for bad in [
+        ["agent", "--role", "a/b"].as_slice(),
+        &["agent", "--role", "r", "--systemd", "/s"],
+        &["agent", "--credential", "n=r/f"],
+        &["agent", "--role", "r", "--idle", "5m", "--", "true"],
+        &["credential"],
+        &["credential", "aws"],
+        &["credential", "git", "--role", "r", "get"],
+        &["credential", "docker", "--role", "r", "--host", "h"],
+        &["credential", "aws", "--role", "r", "--field-map", "x"],
+    ] {
+        assert!(parse(bad).is_err(), "{bad:?}");
+    }
+    assert!(parse(&["credential", "git", "--role", "r", "--host", "h", "get"]).is_ok());
+}
+
+#[test]
+fn an_endpoint_alone_is_enough_for_a_command() {
+    let args = exec(&["--aws-endpoint", "deploy", "--", "aws", "--role", "x"]);
+    assert_eq!((args.roles.len(), args.aws_endpoint.as_deref()), (0, Some("deploy")));
+}

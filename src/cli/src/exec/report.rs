@@ -81,7 +81,9 @@ impl Record {
 
     /// Every credential was verified dead.
     pub(super) fn revoked(&self) {
-        self.0.borrow_mut().leases.iter_mut().for_each(|lease| lease.revoked = true);
+        for lease in &mut self.0.borrow_mut().leases {
+            lease.revoked = true;
+        }
     }
 
     /// Writes it beside `path` and then into its place.

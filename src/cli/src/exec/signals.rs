@@ -35,7 +35,7 @@ pub(super) struct Arrived {
     /// Whether a process sent it, with `kill` say. What the kernel sends comes from the terminal
     /// and has gone to the whole foreground group.
     pub(super) from_process: bool,
-    /// Whether it only says that the process which started us is gone.
+    /// Whether it says that the process that started us is gone. It is then a TERM.
     pub(super) from_parents_death: bool,
 }
 

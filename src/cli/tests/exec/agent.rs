@@ -1,6 +1,7 @@
 //! The agent: what it keeps, to whom it gives it, how it ends.
 
 use std::{
+    io::Write as _,
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -100,7 +101,7 @@ fn get(path: &Path) -> serde_json::Value {
     said.body
 }
 
-fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     for _ in 0..400 {
         if done() {
             return;
@@ -215,6 +216,25 @@ fn an_old_credential_is_better_than_none() {
     let finished = agent.stop();
     let told = finished.err.matches("role `r`: cannot get another credential").count();
     assert_eq!(told, 1, "{}", finished.err);
+}
+
+/// AWS's SDK for Python waits two seconds, then asks again.
+#[test]
+fn who_does_not_wait_for_a_slow_broker_finds_the_credential_later() {
+    let broker = Broker::start(|request, before| {
+        if request.line() == LEASES {
+            thread::sleep(Duration::from_secs(1));
+        }
+        answer(request, before, 59, true)
+    });
+    let agent = Agent::start(&broker, &[]);
+    let mut impatient = connected(&agent.path);
+    impatient.write_all(b"GET /v1/credential/r HTTP/1.1\r\nhost: agent\r\n\r\n").unwrap();
+    wait_for("the broker is asked", || broker.asked(LEASES).len() == 1);
+    drop(impatient);
+    assert_eq!(get(&agent.path)["lease"], "lse_0");
+    assert_eq!(broker.asked(LEASES).len(), 1);
+    agent.stop();
 }
 
 #[test]

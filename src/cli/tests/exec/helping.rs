@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::{
-    agent::minted,
+    agent::{minted, wait_for},
     broker::{Answer, Broker, PASSWORD, TASK_TOKEN, grant, lease, opened, postgres, problem},
     program::{Finished, ID_TOKEN, Running, dayfly, detached, private_place, run},
     wire::connected,
@@ -216,10 +216,10 @@ fn an_agent_is_asked_where_there_is_one_and_erases_what_was_rejected() {
     assert_eq!(git("erase", &format!("{https}password=hunter2-7\n")).code, Some(0));
     assert!(git("get", https).out.contains("password=hunter2-0\n"));
     assert_eq!(git("erase", &format!("{https}password=hunter2-0\n")).code, Some(0));
-    let revoked = broker.asked("POST /api/v1/leases/lse_0/revoke");
-    assert_eq!(revoked.len(), 1);
-    assert_eq!(revoked[0].bearer, TASK_TOKEN);
     assert!(git("get", https).out.contains("password=hunter2-1\n"), "the next one is another");
+    let revoked = || broker.asked("POST /api/v1/leases/lse_0/revoke");
+    wait_for("the first is revoked", || !revoked().is_empty());
+    assert_eq!((revoked().len(), revoked()[0].bearer.as_str()), (1, TASK_TOKEN));
     assert_eq!(broker.asked(OPEN).len(), 1, "only the agent's");
     agent.signal(Signal::TERM);
     let finished = agent.finish();

@@ -55,7 +55,7 @@ fn what_is_preserved_keeps_its_value_and_is_named() {
     command.env("PGHOST", "mine").env("PGPASSWORD", "old");
     let finished = run(command);
     assert_eq!(finished.out, format!("mine df_x {PASSWORD}\n"));
-    assert!(finished.err.contains("keeping the environment: PGHOST\n"), "{}", finished.err);
+    assert!(finished.err.contains("keeping from the environment: PGHOST\n"), "{}", finished.err);
     assert!(finished.err.contains("replacing from the environment: PGPASSWORD\n"));
 }
 

@@ -173,11 +173,12 @@ mod tests {
         child.variables.iter().map(|(name, _)| name.to_str().unwrap()).collect()
     }
 
-    const IDENTITIES: [&str; 10] = [
+    const IDENTITIES: [&str; 11] = [
         "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
         "ACTIONS_ID_TOKEN_REQUEST_URL",
         "BITBUCKET_STEP_OIDC_TOKEN",
         "CIRCLE_OIDC_TOKEN_V2",
+        "DAYFLY_AGENT_SOCKET",
         "DAYFLY_ID_TOKEN",
         "DAYFLY_TASK",
         "DAYFLY_TOKEN",

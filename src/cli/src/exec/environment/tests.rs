@@ -126,3 +126,18 @@ fn a_credential_that_is_not_there_is_an_error() {
     assert!(outcome(&["r"], &[lease("r", &[], &[("key", "k")])]).is_err());
     assert!(outcome(&["r"], &[lease("r", &[("KEY", "missing")], &[("key", "k")])]).is_err());
 }
+
+#[test]
+fn an_endpoint_takes_the_place_of_keys_and_leaves_a_region() {
+    let endpoint = map(&[(ADDRESS, "http://127.0.0.1:1/r"), ("AWS_REGION", "eu-central-1")]);
+    let region = map(&[("AWS_REGION", "us-east-1"), ("PGHOST", "db")]);
+    let both = with_endpoint(region, endpoint.clone()).unwrap();
+    assert_eq!(both["AWS_REGION"], "us-east-1");
+    let withheld = competing(&both);
+    for name in ["AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"] {
+        assert!(withheld.contains(&name), "{name}");
+    }
+    let keys = map(&[("AWS_ACCESS_KEY_ID", "AKIA")]);
+    assert!(matches!(with_endpoint(keys.clone(), endpoint), Err(Error::Shadowed)));
+    assert_eq!(with_endpoint(keys.clone(), BTreeMap::new()).unwrap(), keys);
+}

@@ -1,0 +1,191 @@
+//! `dayfly exec` at a terminal: what a shell, a person and a program with a screen of its own expect
+//! of it. The shell is a real one, with job control.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    process::{Command, Stdio},
+};
+
+use dayfly_integration::{Broker, BrokerConfig, Store, program, root};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const END: &str = "\u{4}";
+const INTERRUPT: &str = "\u{3}";
+const SUSPEND: &str = "\u{1a}";
+
+struct Desk {
+    broker: Broker,
+    /// Where the scripts are that are run.
+    home: TempDir,
+}
+
+impl Desk {
+    async fn new() -> Self {
+        let broker = Broker::start(BrokerConfig::new(Store::Sqlite, None)).await;
+        Self { broker, home: tempfile::Builder::new().prefix("dft").tempdir().unwrap() }
+    }
+
+    /// What is typed at the shell to run `script` with a credential.
+    fn line(&self, name: &str, script: &str) -> String {
+        let path = self.home.path().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let token = self.home.path().join("token");
+        fs::write(&token, self.broker.issuer.token("terminal")).unwrap();
+        format!("dayfly exec -q --token-file token --role greeter -- ./{name}\n")
+    }
+
+    /// Everything that the terminal showed while `steps` were played at a shell.
+    fn play(&self, steps: &[Value]) -> String {
+        let prompt = json!({ "expect": "$ " });
+        let steps = [&[prompt], steps].concat();
+        let mut command = Command::new("python3");
+        command.arg(root().join("integration/peers/terminal.py")).arg(json!(steps).to_string());
+        fs::write(self.home.path().join("rc"), "PS1='$ '\n").unwrap();
+        command.args(["bash", "--rcfile", "rc", "-i"]).current_dir(self.home.path());
+        let own = program("dayfly").parent().unwrap().display().to_string();
+        // The one that this test was started with finds python3.
+        command.env("PATH", format!("{own}:{}", path())).env("TERM", "dumb");
+        command.env("DAYFLY_URL", self.broker.client().url()).stdin(Stdio::null());
+        for name in ["CI", "GITHUB_ACTIONS", "GITLAB_CI", "BUILDKITE", "TF_BUILD", "JENKINS_URL"] {
+            command.env_remove(name);
+        }
+        let output = command.output().unwrap();
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success(),
+            "{}: {}\n{shown}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        shown
+    }
+
+    async fn outcome(&self) -> String {
+        let admin = self.broker.client().with(&self.broker.admin());
+        let tasks = admin.get("/api/v1/tasks").await.unwrap().expect(200);
+        tasks.text("/data/0/state")
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test's own environment, not the broker's")]
+fn path() -> String {
+    std::env::var("PATH").unwrap()
+}
+
+fn send(keys: &str) -> Value {
+    json!({ "send": keys })
+}
+
+fn expect(text: &str) -> Value {
+    json!({ "expect": text })
+}
+
+/// A program that asks at ^C whether that was meant would be ended by a second one.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_reaches_the_command_once() {
+    let desk = Desk::new().await;
+    let script = "n=0; trap 'n=$((n+1))' INT; echo re''ady\n\
+                  i=0; while [ $i -lt 30 ]; do sleep 0.05; i=$((i+1)); done; echo interrupts:$n";
+    let line = desk.line("count", script);
+    let shown = desk.play(&[
+        send(&line),
+        expect("ready"),
+        send(INTERRUPT),
+        expect("interrupts:1"),
+        expect("$ "),
+        send(END),
+    ]);
+    assert!(!shown.contains("interrupts:2"), "{shown}");
+    assert_eq!(desk.outcome().await, "completed");
+}
+
+/// And the shell sees that it was interrupted, so that a loop around it ends too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_dies_of_an_interrupt_ends_the_loop_around_it() {
+    let desk = Desk::new().await;
+    let line = desk.line("wait", "echo re''ady; exec sleep 30");
+    let run = line.trim();
+    desk.play(&[
+        send(&format!("while :; do {run}; echo ag''ain; done; echo en''ded\n")),
+        expect("ready"),
+        send(INTERRUPT),
+        expect("$ "),
+        send("echo code:$?\n"),
+        expect("code:130"),
+        send(END),
+    ]);
+    assert_eq!(desk.outcome().await, "cancelled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_stops_and_goes_on_and_reads_from_the_terminal() {
+    let desk = Desk::new().await;
+    let line = desk.line("ask", "echo re''ady; read answer; echo got:$answer");
+    desk.play(&[
+        send(&line),
+        expect("ready"),
+        send(SUSPEND),
+        expect("Stopped"),
+        // Longer than a beat of the heart, which is then due at once.
+        send("echo me''anwhile\n"),
+        expect("meanwhile"),
+        send("fg\n"),
+        expect("./ask"),
+        send("hello\n"),
+        expect("got:hello"),
+        expect("$ "),
+        send(END),
+    ]);
+    assert_eq!(desk.outcome().await, "completed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_the_windows_size_reaches_the_command_once() {
+    let desk = Desk::new().await;
+    let script = "n=0; trap 'n=$((n+1)); stty size' WINCH; echo re''ady\n\
+                  i=0; while [ $i -lt 30 ]; do sleep 0.05; i=$((i+1)); done; echo changes:$n";
+    let line = desk.line("resize", script);
+    desk.play(&[
+        send(&line),
+        expect("ready"),
+        json!({ "size": [41, 103] }),
+        expect("41 103"),
+        expect("changes:1"),
+        expect("$ "),
+        send(END),
+    ]);
+}
+
+/// As an editor does it: ^C is a key like any other there, and the terminal is as it was after.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_with_a_raw_terminal_gets_every_key_and_leaves_the_terminal_as_it_was() {
+    let desk = Desk::new().await;
+    let script = "old=$(stty -g); stty raw -echo; echo re''ady\n\
+                  key=$(dd bs=1 count=1 2>/dev/null | od -An -tu1); stty \"$old\"\n\
+                  echo key:$((key))";
+    let line = desk.line("edit", script);
+    let run = line.trim();
+    let line =
+        format!("stty -g >before; {run}; stty -g >after; cmp before after && echo same''-mode\n");
+    desk.play(&[
+        send(&line),
+        expect("ready"),
+        send(INTERRUPT),
+        expect("key:3"),
+        expect("same-mode"),
+        expect("$ "),
+        send(END),
+    ]);
+    assert_eq!(desk.outcome().await, "completed");
+}
+
+/// Nothing takes the terminal away, and the command is told so by no output of ours.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_looks_finds_a_terminal() {
+    let desk = Desk::new().await;
+    let line = desk.line("look", "test -t 0 && test -t 1 && test -t 2 && echo all''-three");
+    desk.play(&[send(&line), expect("all-three"), expect("$ "), send(END)]);
+}
