@@ -129,7 +129,7 @@ impl<'a> Holder<'a> {
         let mut state = self.state.borrow_mut();
         match state.current.as_mut().filter(|held| held.is_alive(uptime())) {
             // What there is still works, and is better than nothing.
-            Some(held) => Ok(held.give(how)),
+            Some(held) => Ok(self.give(held, how)),
             None => Err(minted.err().unwrap_or_else(nothing)),
         }
     }
@@ -137,7 +137,13 @@ impl<'a> Holder<'a> {
     fn fresh(&self, how: Use) -> Option<Handed> {
         let mut state = self.state.borrow_mut();
         let held = state.current.as_mut()?;
-        held.is_fresh(uptime()).then(|| held.give(how))
+        held.is_fresh(uptime()).then(|| self.give(held, how))
+    }
+
+    /// What somebody has is replaced in time, and what nobody has is not.
+    fn give(&self, held: &mut Held, how: Use) -> Handed {
+        self.changed.notify_one();
+        held.give(how)
     }
 
     /// Gets another one and retires the one there was.
