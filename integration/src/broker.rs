@@ -173,6 +173,13 @@ impl Broker {
         Self { directory, child: None, environment: config.environment, issuer, people, port }
     }
 
+    /// Has it call itself by the URL that it is reached by, from the next start on.
+    pub fn know_own_url(&self) {
+        let text = fs::read_to_string(self.config_file()).unwrap();
+        let own = format!("[server]\npublic_url = \"{}\"\n", self.client().url());
+        fs::write(self.config_file(), text.replacen("[server]\n", &own, 1)).unwrap();
+    }
+
     /// Another replica of `self`: the same configuration on another port.
     pub async fn replica(&self) -> Self {
         let mut broker = self.configure_replica();

@@ -121,6 +121,7 @@ impl<'a> Check<'a> {
             now,
             own_task: Some("tsk_01890a5d-ac96-774b-bcce-b302099a8057".to_owned()),
             binding: None,
+            on_behalf_of: None,
         };
         Ok(Self { signed, key, authenticator, circumstances })
     }

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use dayfly_backend_sdk::{Plan, Template, Timestamp};
 use dayfly_lease::{
     Cause, IdempotencyKey, LeaseId, MintError, Minted, NewTask, Order, RenewError, State, TaskEnd,
-    TaskId, TokenUse, Write, Written,
+    TaskId, Write, Written,
     audit::Entry,
     quota::{Measure, Quota},
     spawn,
@@ -144,9 +144,11 @@ impl Client {
                     heartbeat,
                     keys: ci::place(world, [whether, run, job]),
                     binding: None,
+                    on_behalf_of: None,
+                    person_issued_at: None,
                 });
                 let decision = Entry::new("task.opened", "sim|client");
-                let write = Write::OpenTask { task, used: TokenUse::AnyTime, decision };
+                let write = Write::OpenTask { task, used: Vec::new(), decision };
                 let store = Arc::clone(running.engine.store());
                 if let Some(Ok(Written::Task(task))) = self.ask(&running, store.write(write)).await
                 {

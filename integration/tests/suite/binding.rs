@@ -38,7 +38,7 @@ impl Holder {
         [x, y].map(|part| BASE64URL_NOPAD.encode(part))
     }
 
-    fn thumbprint(&self) -> String {
+    pub(crate) fn thumbprint(&self) -> String {
         let [x, y] = self.coordinates();
         hash(format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#).as_bytes())
     }
@@ -61,7 +61,7 @@ impl Holder {
     }
 
     /// A request with `token` and a proof for it.
-    fn request(
+    pub(crate) fn request(
         &self,
         client: &Client,
         what: (Method, &str),
@@ -506,8 +506,8 @@ async fn a_token_of_a_certificate_serves_no_other_connection() {
     holder.post(&next, LEASES, &opened.text("/token"), role()).await.expect(201);
 }
 
-/// A proof for opening a task where there is no token to name.
-fn without_token(holder: &Holder, url: &str) -> String {
+/// A proof for a request that shows no token: none is named.
+pub(crate) fn without_token(holder: &Holder, url: &str) -> String {
     let proof = holder.proof(&Method::POST, url, "");
     let (header, rest) = proof.split_once('.').unwrap();
     let (claims, _) = rest.split_once('.').unwrap();

@@ -44,6 +44,8 @@ mod main_job;
 #[cfg(test)]
 mod mysql;
 #[cfg(test)]
+mod on_behalf;
+#[cfg(test)]
 mod openapi;
 #[cfg(test)]
 mod platforms;

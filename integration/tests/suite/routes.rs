@@ -24,6 +24,8 @@ enum Wrong {
     Refused,
     /// 201: it is for the caller's own task.
     OwnMint,
+    /// 401 in OAuth's words: who asks is said by the tokens in the form, and by no header.
+    InForm,
     /// Nobody is asked who he is.
     Public,
 }
@@ -33,6 +35,7 @@ const IDENTITY: &str = r#"{"issuer":"ci","subject":"job","reason":"mine"}"#;
 /// All routes: method, path, what a stranger may send, what somebody else gets.
 const ROUTES: &[(&str, &str, &str, Wrong)] = &[
     ("get", "/.well-known/jwks.json", "", Wrong::Public),
+    ("get", "/.well-known/oauth-authorization-server", "", Wrong::Public),
     ("get", "/api/v1/audit", "", Wrong::Forbidden),
     ("post", "/api/v1/backends/{name}/rotate", "", Wrong::Forbidden),
     ("post", "/api/v1/identities/disable", IDENTITY, Wrong::Forbidden),
@@ -58,6 +61,8 @@ const ROUTES: &[(&str, &str, &str, Wrong)] = &[
     ("get", "/healthz", "", Wrong::Public),
     ("get", "/metrics", "", Wrong::Public),
     ("post", "/oauth2/introspect", "token=k_unknown", Wrong::Own),
+    ("post", "/oauth2/revoke", "token=k_unknown", Wrong::InForm),
+    ("post", "/oauth2/token", "grant_type=password", Wrong::InForm),
     ("get", "/openapi.json", "", Wrong::Public),
     ("get", "/readyz", "", Wrong::Public),
     ("get", "/verify", "", Wrong::Refused),
@@ -99,12 +104,17 @@ fn documented(document: &Value) -> BTreeSet<(String, String)> {
 const OWNER: &str = "job-4c1f9a";
 
 async fn broker() -> Broker {
-    Broker::start(BrokerConfig::new(Store::Sqlite, None)).await
+    let mut broker = Broker::configure(BrokerConfig::new(Store::Sqlite, None));
+    broker.know_own_url();
+    broker.resume().await;
+    broker
 }
 
 async fn call(client: &Client, (method, path, body, _): (&str, &str, &str, Wrong)) -> Answer {
     let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
-    let request = client.request(method, path).header("content-type", "application/json");
+    let form = path.starts_with("/oauth2/");
+    let kind = if form { "application/x-www-form-urlencoded" } else { "application/json" };
+    let request = client.request(method, path).header("content-type", kind);
     let request = if body.is_empty() { request } else { request.body(body.to_owned()) };
     Client::send(request).await.unwrap_or_else(|| panic!("no answer at {path}"))
 }
@@ -141,6 +151,11 @@ async fn nobody_gets_nothing_but_what_is_public() {
         let answer = call(&broker.client(), (route.0, &path, route.2, route.3)).await;
         if route.3 == Wrong::Public {
             assert_eq!(answer.status, 200, "{path}: {}", answer.text);
+            assert!(!answer.text.contains(&task) && !answer.text.contains(OWNER), "{path}");
+        } else if route.3 == Wrong::InForm {
+            // A token that nobody knows is as good as taken back, and no other kind is given.
+            let expected = if route.2.starts_with("token=") { 200 } else { 400 };
+            assert_eq!(answer.status, expected, "{path}: {}", answer.text);
             assert!(!answer.text.contains(&task) && !answer.text.contains(OWNER), "{path}");
         } else {
             let answer = answer.problem(401, "unauthenticated");
@@ -197,6 +212,9 @@ async fn another_workload_sees_and_changes_nothing_of_it() {
                     let answer = answer.problem(403, "denied");
                     assert_eq!(answer.text("/denied_by"), "base/only-people-in-person");
                 }
+            }
+            Wrong::InForm => {
+                assert_eq!(answer.expect(401).text("/error"), "invalid_client", "{path}");
             }
             Wrong::Refused => {
                 answer.problem(401, "unauthenticated");

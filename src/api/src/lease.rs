@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::LeaseCounts;
+use crate::{LeaseCounts, OnBehalfOf};
 
 /// Body of `POST /api/v1/leases`; the bearer is the task token.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -28,6 +28,9 @@ pub struct Lease {
     pub task: String,
     /// Who it is for: issuer and subject.
     pub principal: String,
+    /// Who asked for it; absent where the principal acts for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<OnBehalfOf>,
     /// The role's name.
     pub role: String,
     /// The backend's name in the configuration.

@@ -7,6 +7,7 @@
 mod audit;
 mod identity;
 mod lease;
+mod oauth;
 mod problem;
 mod role;
 mod standing;
@@ -21,10 +22,11 @@ pub use lease::{
     AbandonLease, Abandonment, CreateLease, Credential, Lease, LeasePage, RenewLease, Renewed,
     RevokeLease, Revoked,
 };
+pub use oauth::{Actor, OauthError, OauthMetadata, OauthToken};
 pub use problem::{FieldFault, Problem};
 pub use role::{Role, RoleList};
 pub use standing::{BackendStanding, Hold, Rotated, Standing, Suspension};
 pub use task::{
-    Bind, CompleteTask, Completed, CreateTask, Heartbeat, Introspection, LeaseCounts, OpenedTask,
-    Outcome, Task, TaskPage, WhoAmI,
+    Bind, CompleteTask, Completed, CreateTask, Heartbeat, Introspection, LeaseCounts, OnBehalfOf,
+    OpenedTask, Outcome, PersonToken, Task, TaskPage, WhoAmI,
 };

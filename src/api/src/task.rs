@@ -1,5 +1,7 @@
 //! Tasks: the unit of work that credentials are for.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Lease;
@@ -25,6 +27,47 @@ pub struct CreateTask {
     /// Roles to mint in the same round trip, all or nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub roles: Vec<String>,
+    /// A token of the person who asked for the work, of an issuer of people. The caller must be a
+    /// workload: it acts, and has what both of them may have. Absent: it acts for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub on_behalf_of: Option<PersonToken>,
+}
+
+/// A person's token, on its way to the broker. It is never shown.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PersonToken(pub String);
+
+impl fmt::Debug for PersonToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PersonToken(…)")
+    }
+}
+
+/// The person on whose behalf a task is worked on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OnBehalfOf {
+    /// Issuer and subject.
+    pub principal: String,
+    /// The issuer's name in the configuration.
+    pub issuer: String,
+    /// The subject that the issuer gave.
+    pub subject: String,
+    /// What the issuer calls them; nothing is decided by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+impl OnBehalfOf {
+    /// For people to read: the name beside the principal, where there is one.
+    pub fn shown(&self) -> String {
+        match &self.name {
+            Some(name) => format!("{} ({name})", self.principal),
+            None => self.principal.clone(),
+        }
+    }
 }
 
 /// What a task's token can be bound to.
@@ -83,6 +126,9 @@ pub struct Task {
     pub principal: String,
     /// The issuer's name in the configuration.
     pub issuer: String,
+    /// Who asked for it; absent where the principal acts for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<OnBehalfOf>,
     /// When it was opened.
     pub opened_at: String,
     /// Its deadline.
@@ -211,6 +257,9 @@ pub struct WhoAmI {
     /// The task, when the bearer is a task token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
+    /// On whose behalf that task is worked on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_behalf_of: Option<OnBehalfOf>,
 }
 
 /// Answer of `POST /oauth2/introspect` (RFC 7662 section 2.2). Inactive: `active` alone.

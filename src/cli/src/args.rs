@@ -5,6 +5,7 @@
 
 mod agent;
 mod credential;
+mod on_behalf;
 pub(crate) mod process;
 mod values;
 
@@ -21,6 +22,7 @@ use dayfly_api::Outcome;
 pub(crate) use crate::args::{
     agent::AgentArgs,
     credential::{CredentialArgs, HelperArgs, Protocol, WantedArgs},
+    on_behalf::OnBehalfArgs,
     values::{FieldName, Part, RoleRequest, ServedCredential, is_variable_name},
 };
 use crate::{
@@ -179,6 +181,9 @@ pub(crate) struct ExecArgs {
 
     #[command(flatten)]
     pub(crate) identity: IdentityArgs,
+
+    #[command(flatten)]
+    pub(crate) on_behalf: OnBehalfArgs,
 
     /// How long we may be silent before the credentials end: when we were killed, or the machine
     /// is gone; `none`: until the deadline
@@ -425,6 +430,8 @@ pub(crate) struct TaskOpenArgs {
     pub(crate) purpose: String,
     #[command(flatten)]
     pub(crate) identity: IdentityArgs,
+    #[command(flatten)]
+    pub(crate) on_behalf: OnBehalfArgs,
 }
 
 /// How results are shown.

@@ -109,7 +109,8 @@ async fn attempt(
     let source = identity::workload(*kind, token_file.as_deref(), context.ambient)
         .map_err(|error| nested(error, context.ambient))?;
     let audience = context.audience(&args.identity, &client);
-    let request = request(args, planned.as_ref());
+    let mut request = request(args, planned.as_ref());
+    request.on_behalf_of = args.on_behalf.token(context.ambient)?;
     child::hide_memory();
     let key = key(args.no_proof, &args.identity, context)?;
     let parent = dies_with_parent(&args.process, context.ambient).then_some(parent);
@@ -163,6 +164,7 @@ fn request(args: &ExecArgs, planned: Option<&Planned>) -> CreateTask {
         // The key that is proven binds it; a broker of an older version knows no such field.
         bind: None,
         roles: roles(args, planned),
+        on_behalf_of: None,
     }
 }
 
@@ -459,9 +461,13 @@ pub(crate) async fn open(
     };
     let token = proven(source.token(audience).await?);
     match client.open_task(&token, request).await {
-        // Nothing was minted, but the token was seen: only a new one is worth another try.
+        // Nothing was minted, but the tokens were seen: only new ones are worth another try, and
+        // a person's is the same.
         Err(client::Error::Refused { problem, retry_after: Some(pause), .. })
-            if problem.status == 503 && pause <= RETRY_AFTER_MAX && source.is_fresh_each_time() =>
+            if problem.status == 503
+                && pause <= RETRY_AFTER_MAX
+                && source.is_fresh_each_time()
+                && request.on_behalf_of.is_none() =>
         {
             sleep(jittered(pause)).await;
             let token = proven(source.token(audience).await?);

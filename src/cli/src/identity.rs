@@ -74,19 +74,9 @@ impl Token {
     }
 
     fn shown_as(scheme: &str, text: &str, origin: &str) -> Result<Self, Error> {
-        let malformed = |reason| Error::Malformed { origin: origin.to_owned(), reason };
-        let text = text.trim();
-        if text.is_empty() {
-            return Err(malformed("is empty"));
-        }
-        if text.len() > TOKEN_BYTES_MAX {
-            return Err(malformed("is too long for a token"));
-        }
-        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(malformed("holds more than one token, or not one"));
-        }
+        let text = one_token(text, origin)?;
         let mut header = HeaderValue::try_from(format!("{scheme}{text}"))
-            .map_err(|_| malformed("holds what a header can't carry"))?;
+            .map_err(|_| malformed(origin, "holds what a header can't carry"))?;
         header.set_sensitive(true);
         Ok(Self { header, hash: proof::token_hash(text), key: None })
     }
@@ -241,10 +231,34 @@ fn variable(name: &'static str, ambient: &Ambient) -> Result<Option<Source>, Err
 }
 
 fn from_file(path: &Path) -> Result<Token, Error> {
+    Token::parse(&text_of_file(path)?, &format!("the token file `{}`", path.display()))
+}
+
+/// The one token in a file, as a body carries it.
+pub(crate) fn text_of_file(path: &Path) -> Result<String, Error> {
     let name = path.display().to_string();
     let text =
         fs::read_to_string(path).map_err(|source| Error::File { path: name.clone(), source })?;
-    Token::parse(&text, &format!("the token file `{name}`"))
+    one_token(&text, &format!("the token file `{name}`")).map(ToOwned::to_owned)
+}
+
+/// The token that `text` is, without the white space around it.
+fn one_token<'a>(text: &'a str, origin: &str) -> Result<&'a str, Error> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(malformed(origin, "is empty"));
+    }
+    if text.len() > TOKEN_BYTES_MAX {
+        return Err(malformed(origin, "is too long for a token"));
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(malformed(origin, "holds more than one token, or not one"));
+    }
+    Ok(text)
+}
+
+fn malformed(origin: &str, reason: &'static str) -> Error {
+    Error::Malformed { origin: origin.to_owned(), reason }
 }
 
 /// GitHub's answer. It calls the token `value`.

@@ -3,7 +3,7 @@
 //! Invariant: a lease is called ended only when the broker has verified it, and one that was
 //! given up is never called so.
 
-use dayfly_api::{Lease, LeasePage};
+use dayfly_api::{Lease, LeasePage, OnBehalfOf};
 
 use crate::{
     args::{Context, LeaseAbandonArgs, LeaseListArgs, LeaseRevokeArgs, ShowArgs},
@@ -96,6 +96,7 @@ fn one(lease: &Lease) -> Table {
         None => "without end, if the broker died now".to_owned(),
     };
     let abandoning = abandoning(lease);
+    let on_behalf_of = lease.on_behalf_of.as_ref().map(OnBehalfOf::shown).unwrap_or_default();
     let attempts = if lease.attempts == 0 { String::new() } else { lease.attempts.to_string() };
     record([
         ("id", &lease.id),
@@ -105,6 +106,7 @@ fn one(lease: &Lease) -> Table {
         ("backend", &lease.backend),
         ("handle", &lease.handle),
         ("principal", &lease.principal),
+        ("on behalf of", &on_behalf_of),
         ("task", &lease.task),
         ("issued", &lease.issued_at),
         ("expires", &lease.expires_at),

@@ -4,7 +4,7 @@
 
 mod open;
 
-use dayfly_api::{Completed, LeaseCounts, Task};
+use dayfly_api::{Completed, LeaseCounts, OnBehalfOf, Task};
 
 pub(crate) use crate::task::open::{lengthened, open};
 use crate::{
@@ -22,11 +22,13 @@ pub(crate) async fn show(args: &ShowArgs, context: Context<'_>) -> Result<u8, Fa
 }
 
 fn one(task: &Task) -> Table {
+    let on_behalf_of = task.on_behalf_of.as_ref().map(OnBehalfOf::shown).unwrap_or_default();
     record([
         ("id", &task.id),
         ("state", &task.state),
         ("purpose", &task.purpose),
         ("principal", &task.principal),
+        ("on behalf of", &on_behalf_of),
         ("issuer", &task.issuer),
         ("opened", &task.opened_at),
         ("expires", &task.expires_at),

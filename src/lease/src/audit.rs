@@ -13,7 +13,7 @@ pub use verify::{ChainVerifier, Fault};
 use dayfly_backend_sdk::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::{LeaseId, ReplicaId, TaskId};
+use crate::{LeaseId, Person, ReplicaId, TaskId};
 
 /// What happened, before the store gave it its place and time.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +55,15 @@ impl Entry {
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.detail.insert(name.to_owned(), value.into());
         self
+    }
+
+    /// Names the person on whose behalf it is done, where there is one.
+    #[must_use]
+    pub fn on_behalf_of(self, person: Option<&Person>) -> Self {
+        match person {
+            Some(person) => self.with("on_behalf_of", person.principal.as_str()),
+            None => self,
+        }
     }
 
     /// Whether the record is signed by itself: receipts of a verified death, and what a

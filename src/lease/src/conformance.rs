@@ -13,6 +13,7 @@
     reason = "a suite says by panicking what does not hold"
 )]
 
+mod behalf;
 mod bindings;
 mod cases;
 mod guards;
@@ -38,6 +39,7 @@ pub async fn run(store: Arc<dyn Store>) {
     silence::run(&suite).await;
     jobs::run(&suite).await;
     identities::run(&suite).await;
+    behalf::run_alone(&suite).await;
 }
 
 /// Runs the cases that do not mind others on the same store.
@@ -45,6 +47,7 @@ pub async fn run_beside_others(store: Arc<dyn Store>) {
     let suite = Suite { store, entropy: Arc::new(SystemEntropy::new()) };
     cases::run(&suite).await;
     bindings::run(&suite).await;
+    behalf::run(&suite).await;
 }
 
 struct Suite {
@@ -111,6 +114,8 @@ impl Suite {
             heartbeat: None,
             keys: JobKeys::default(),
             binding: None,
+            on_behalf_of: None,
+            person_issued_at: None,
         }
     }
 
@@ -119,10 +124,10 @@ impl Suite {
         task: NewTask,
         replay: Option<Replay>,
     ) -> Result<Task, StoreError> {
-        self.try_open_by(task, replay.map_or(TokenUse::AnyTime, TokenUse::Once)).await
+        self.try_open_by(task, replay.map(TokenUse::Once).into_iter().collect()).await
     }
 
-    async fn try_open_by(&self, task: NewTask, used: TokenUse) -> Result<Task, StoreError> {
+    async fn try_open_by(&self, task: NewTask, used: Vec<TokenUse>) -> Result<Task, StoreError> {
         let decision = Entry::new("task.opened", "ci|repo");
         match self.store.write(Write::OpenTask { task: Box::new(task), used, decision }).await? {
             Written::Task(task) => Ok(*task),

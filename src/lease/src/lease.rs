@@ -9,7 +9,7 @@ use std::time::Duration;
 use dayfly_backend_sdk::{Belt, Doomed, Handle, Plan, Timestamp};
 
 use crate::{
-    LeaseId, ReplicaId, Sealed, TaskId,
+    LeaseId, Person, ReplicaId, Sealed, TaskId,
     planted::{self, Bug},
 };
 
@@ -194,6 +194,8 @@ pub struct Lease {
     pub principal: String,
     /// The issuer's name in the configuration.
     pub issuer: String,
+    /// Who asked for it, where that principal does not act for itself.
+    pub on_behalf_of: Option<Person>,
     /// The role's name.
     pub role: String,
     /// The backend's name in the configuration.

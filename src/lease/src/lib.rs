@@ -44,4 +44,4 @@ pub use store::{
     Closed, Counts, FirstKey, Heard, IdempotencyKey, Intent, Owed, Refusal, Replay, Sighting,
     Store, StoreError, TokenUse, Withdrawal, Write, Written,
 };
-pub use task::{Binding, Heartbeat, NewTask, Task, TaskEnd, TaskState};
+pub use task::{Binding, Heartbeat, NewTask, Person, Task, TaskEnd, TaskState};

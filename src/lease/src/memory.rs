@@ -347,13 +347,30 @@ impl Tx for MemoryTx<'_> {
         after: Option<TaskId>,
         limit: u32,
     ) -> Result<OpenTasks, StoreError> {
-        let of = |task: &&Task| task.state == TaskState::Open && task.principal == principal;
+        let asked = |task: &Task| {
+            task.on_behalf_of.as_ref().is_some_and(|person| person.principal == principal)
+        };
+        let of = |task: &&Task| {
+            task.state == TaskState::Open && (task.principal == principal || asked(task))
+        };
         Ok(self.portion(after, limit, of))
     }
 
-    async fn remember(&mut self, replay: &Replay) -> Result<bool, StoreError> {
-        let before = self.rows.replayed.insert(replay.key.clone(), replay.expires_at);
-        Ok(before.is_none())
+    async fn remember(&mut self, replays: &[Replay]) -> Result<bool, StoreError> {
+        let keys: BTreeSet<&str> = replays.iter().map(|replay| replay.key.as_str()).collect();
+        let rows = &mut self.rows.replayed;
+        if keys.len() < replays.len() || keys.iter().any(|key| rows.contains_key(*key)) {
+            return Ok(false);
+        }
+        rows.extend(replays.iter().map(|replay| (replay.key.clone(), replay.expires_at)));
+        Ok(true)
+    }
+
+    async fn forget(&mut self, replays: &[Replay]) -> Result<(), StoreError> {
+        for replay in replays {
+            self.rows.replayed.remove(&replay.key);
+        }
+        Ok(())
     }
 
     async fn first_key(&mut self, first: &FirstKey) -> Result<Option<[u8; 32]>, StoreError> {

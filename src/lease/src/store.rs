@@ -93,8 +93,9 @@ pub enum Write {
     OpenTask {
         /// The task.
         task: Box<NewTask>,
-        /// What becomes of the token that opens it.
-        used: TokenUse,
+        /// What becomes of the tokens that open it: of all of them, or of none. Empty where
+        /// whoever has them may use them as often as they like.
+        used: Vec<TokenUse>,
         /// The decision that allowed it.
         decision: Entry,
     },
@@ -386,11 +387,9 @@ pub struct Withdrawal {
     pub denial: Entry,
 }
 
-/// How often, and by whom, a token may be used to open tasks.
+/// By whom, or how often, a token may be used to open tasks.
 #[derive(Clone, Debug)]
 pub enum TokenUse {
-    /// Whoever has it may, as often as they like.
-    AnyTime,
     /// Whoever has the key that was proven with it first.
     ByFirstKey(FirstKey),
     /// Once.
@@ -579,6 +578,9 @@ pub enum Refusal {
     /// The identity is disabled, or the token is from before it was.
     #[error("the identity is disabled")]
     IdentityDisabled,
+    /// The same of the person on whose behalf the task was to be opened.
+    #[error("the person's identity is disabled")]
+    PersonDisabled,
     /// The job that the task would run in has ended.
     #[error("the job of this token has ended")]
     JobEnded,

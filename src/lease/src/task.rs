@@ -133,6 +133,15 @@ impl Binding {
     }
 }
 
+/// The person on whose behalf a task is worked on: not who works on it, which is its principal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Person {
+    /// Issuer and subject.
+    pub principal: String,
+    /// What the issuer calls them, for those who read it; nothing is decided by it.
+    pub name: Option<String>,
+}
+
 /// A task's row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Task {
@@ -160,6 +169,8 @@ pub struct Task {
     pub keys: JobKeys,
     /// What its token is bound to; none where whoever has it may use it.
     pub binding: Option<Binding>,
+    /// Who asked for it, where its principal does not act for itself.
+    pub on_behalf_of: Option<Person>,
 }
 
 impl Task {
@@ -226,6 +237,10 @@ pub struct NewTask {
     pub keys: JobKeys,
     /// What its token is bound to.
     pub binding: Option<Binding>,
+    /// Who asked for it, where its principal does not act for itself.
+    pub on_behalf_of: Option<Person>,
+    /// When the token that names that person was issued, if that is known.
+    pub person_issued_at: Option<Timestamp>,
 }
 
 #[cfg(test)]

@@ -112,8 +112,8 @@ pub trait Tx: Send {
     /// A disabled identity whose open tasks nobody has finished ending, without a lock.
     async fn ending(&mut self) -> Result<Option<String>, StoreError>;
 
-    /// Up to `limit` open tasks of a principal by their ids, after `after`, locked against other
-    /// changes.
+    /// Up to `limit` open tasks of a principal, and of others on its behalf, by their ids, after
+    /// `after`, locked against other changes.
     async fn tasks_of_principal(
         &mut self,
         principal: &str,
@@ -121,8 +121,12 @@ pub trait Tx: Send {
         limit: u32,
     ) -> Result<OpenTasks, StoreError>;
 
-    /// Remembers a token or a proof; false if it was remembered before.
-    async fn remember(&mut self, replay: &Replay) -> Result<bool, StoreError>;
+    /// Remembers tokens or proofs, all of them; none, and false, if one of them was remembered
+    /// before or is among them twice.
+    async fn remember(&mut self, replays: &[Replay]) -> Result<bool, StoreError>;
+
+    /// Forgets what this transaction has remembered.
+    async fn forget(&mut self, replays: &[Replay]) -> Result<(), StoreError>;
 
     /// The key that a token is bound to, after it was bound to the one that was proven now if it
     /// was bound to none. Of two that come at once, one is the first.
@@ -228,7 +232,7 @@ pub async fn apply<T: Tx + ?Sized>(tx: &mut T, write: &Write) -> Result<Written,
             Ok(Written::Done)
         }
         Write::Remember(replay) => {
-            let first = tx.remember(replay).await?;
+            let first = tx.remember(std::slice::from_ref(replay)).await?;
             if first { Ok(Written::Done) } else { Err(Refusal::Replayed.into()) }
         }
         Write::Probe => Ok(Written::Done),

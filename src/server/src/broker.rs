@@ -32,6 +32,8 @@ pub struct Broker {
     pub authenticator: Authenticator,
     /// What proofs of possession must be for.
     pub own_address: OwnAddress,
+    /// What we call ourselves, without a slash at the end; none where nobody has told us.
+    pub public_url: Option<String>,
     /// What they may do.
     pub policies: ArcSwap<Policies>,
     /// What can be minted.

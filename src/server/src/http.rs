@@ -14,6 +14,7 @@ mod introspect;
 mod json;
 mod jwks;
 mod leases;
+mod oauth;
 pub mod openapi;
 mod possession;
 mod problem;
@@ -70,10 +71,14 @@ pub fn router(broker: Arc<Broker>) -> Router {
         .route("/api/v1/standing/release", post(standing::release))
         // Services that check API keys, and proxies that ask before they pass a request on.
         .route("/oauth2/introspect", post(introspect::introspect))
-        .route("/verify", get(introspect::verify));
+        .route("/verify", get(introspect::verify))
+        // Clients that speak OAuth.
+        .route("/oauth2/revoke", post(oauth::revoke::handler))
+        .route("/oauth2/token", post(oauth::token::handler));
     // Whoever runs it, and whoever verifies what was signed here.
     let operations = Router::new()
         .route("/.well-known/jwks.json", get(jwks::handler))
+        .route("/.well-known/oauth-authorization-server", get(oauth::metadata::handler))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))

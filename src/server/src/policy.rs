@@ -21,12 +21,13 @@ use cedar_policy::{Authorizer, Decision as Verdict, PolicyId, PolicySet};
 
 pub use self::{
     ask::{Ask, Circumstances, LeaseFacts, RoleFacts},
-    decision::{Allowed, DEFAULT_DENY, Decision, Denial, EVALUATION_ERROR, Permit, Rule},
+    decision::{Allowed, DEFAULT_DENY, Decision, Denial, EVALUATION_ERROR, Party, Permit, Rule},
     load::{FILE_BYTES_MAX, PolicyFault, RULE_ID_LEN_MAX, RULES_MAX},
     request::CLAIMS_MAX,
 };
 use self::{
-    request::{Asker, Vocabulary},
+    decision::intersected,
+    request::{Asker, Beside, Vocabulary},
     slices::Slices,
 };
 use crate::identity::Principal;
@@ -81,7 +82,9 @@ impl Policies {
         self.rule_ids().any(|id| !id.starts_with(load::BASE_PREFIX))
     }
 
-    /// Asks the rules.
+    /// Asks the rules. Where the principal acts on a person's behalf and asks for something that
+    /// it may have only if that person may have it too, they are asked about both: each with the
+    /// other one in the context.
     ///
     /// # Errors
     /// The denial, with the rule that decided it.
@@ -91,8 +94,23 @@ impl Policies {
         ask: &Ask<'_>,
         circumstances: &Circumstances,
     ) -> Result<Allowed, Denial> {
+        let action = ask.action();
+        let person = circumstances.on_behalf_of.as_ref().filter(|_| action.names_the_person());
+        let workload = self.judge(principal, ask, circumstances, person.map(Beside::Person));
+        let Some(person) = person.filter(|_| action.takes_both()) else { return workload };
+        let beside = Some(Beside::Actor(principal));
+        intersected(workload, self.judge(person, ask, circumstances, beside))
+    }
+
+    fn judge(
+        &self,
+        principal: &Principal,
+        ask: &Ask<'_>,
+        circumstances: &Circumstances,
+        beside: Option<Beside<'_>>,
+    ) -> Result<Allowed, Denial> {
         let asker = Asker { vocabulary: self.vocabulary, mentions: self.slices.mentions(ask) };
-        let question = asker.question(principal, ask, circumstances);
+        let question = asker.question(principal, ask, circumstances, beside);
         let answer = match question {
             Ok((request, entities)) => {
                 let mut answer = Answer::default();
@@ -170,7 +188,8 @@ impl Answer {
             self.permits
         };
         rules.sort();
-        Decision { allowed, rules, policy_hash: hash.to_owned(), evaluation_error }
+        let policy_hash = hash.to_owned();
+        Decision { allowed, rules, policy_hash, evaluation_error, denied: None }
     }
 }
 

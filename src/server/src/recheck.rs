@@ -41,6 +41,9 @@ pub(crate) struct Opener {
     /// None where a proxy stands before us.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) source_address: Option<IpAddr>,
+    /// The person who asked for it. Not there in what older versions have stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) on_behalf_of: Option<Principal>,
 }
 
 /// Has everything judged by the rules that are loaded now, in the background.
@@ -171,8 +174,13 @@ fn asked_for(row: &Inspected, lease: LeaseId, role: &Role) -> i64 {
 impl Opener {
     /// What surrounded the question whether to open `task`, when it was put at `now`.
     fn circumstances(&self, task: &Task, now: Timestamp) -> Circumstances {
-        let source_address = self.source_address;
-        Circumstances { source_address, now, own_task: None, binding: task.binding }
+        Circumstances {
+            source_address: self.source_address,
+            now,
+            own_task: None,
+            binding: task.binding,
+            on_behalf_of: self.on_behalf_of.clone(),
+        }
     }
 
     /// The denial that `ask` would get, if a rule or the want of one is its reason.
@@ -198,7 +206,12 @@ async fn withdraw(
         .with("rules", rules)
         .with("role", lease.map(|lease| lease.role.as_str()))
         .with("policy", denial.0.policy_hash.as_str())
-        .with("recheck", true);
+        .with("recheck", true)
+        .on_behalf_of(task.on_behalf_of.as_ref());
+    let entry = match denial.0.denied {
+        Some(party) => entry.with("denied", party.as_str()),
+        None => entry,
+    };
     let withdrawal = Withdrawal {
         task: task.id,
         lease: lease.map(|lease| lease.id),
@@ -237,7 +250,22 @@ mod tests {
             single_use: true,
             first_key_binds: false,
         };
-        Opener { principal, source_address: Some("192.0.2.1".parse().unwrap()) }
+        let source_address = Some("192.0.2.1".parse().unwrap());
+        Opener { principal, source_address, on_behalf_of: None }
+    }
+
+    /// The same on behalf of somebody in these groups.
+    fn opener_for(groups: &[&str]) -> Opener {
+        let own = opener();
+        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        let person = Principal {
+            kind: Kind::Human,
+            issuer: "people".to_owned(),
+            subject: "ada".to_owned(),
+            claims: BTreeMap::from([("groups".to_owned(), ClaimValue::List(groups))]),
+            ..own.principal.clone()
+        };
+        Opener { on_behalf_of: Some(person), ..own }
     }
 
     fn task() -> Task {
@@ -255,16 +283,20 @@ mod tests {
             heartbeat: None,
             keys: JobKeys::default(),
             binding: Some(Binding::Key([1; 32])),
+            on_behalf_of: None,
         }
     }
 
     fn denied(rules: &str) -> Option<String> {
+        denied_to(&opener(), rules)
+    }
+
+    fn denied_to(opener: &Opener, rules: &str) -> Option<String> {
         let files = [("test.cedar".to_owned(), rules.to_owned())];
         let policies = Policies::from_texts(&files, &[]).unwrap();
         let ask = Ask::OpenTask { purpose: "a run", ttl_seconds: 60 };
         let task = task();
-        let denial =
-            opener().denied(&policies, &ask, &opener().circumstances(&task, task.opened_at));
+        let denial = opener.denied(&policies, &ask, &opener.circumstances(&task, task.opened_at));
         denial.map(|denial| denial.denied_by().to_owned())
     }
 
@@ -277,7 +309,28 @@ mod tests {
         assert_eq!(again.principal, opener().principal);
         assert_eq!(again.source_address, opener().source_address);
         let before: Opener = serde_json::from_value(json!(opener().principal)).unwrap();
-        assert_eq!(before.source_address, None);
+        assert_eq!((before.source_address, before.on_behalf_of), (None, None));
+        let for_ada = opener_for(&["on-call"]);
+        let again: Opener = serde_json::from_value(json!(for_ada)).unwrap();
+        assert_eq!(
+            (again.principal, again.on_behalf_of),
+            (for_ada.principal, for_ada.on_behalf_of)
+        );
+    }
+
+    #[test]
+    fn what_was_opened_on_somebodys_behalf_is_judged_for_both() {
+        let programs = r#"@id("programs") permit (principal is Dayfly::Workload,
+            action == Dayfly::Action::"open_task", resource) when { context has on_behalf_of };"#;
+        let people = r#"@id("people") permit (
+            principal is Dayfly::Human in Dayfly::Claim::"groups=on-call",
+            action == Dayfly::Action::"open_task", resource) when { context has actor };"#;
+        let (ada, bob) = (opener_for(&["on-call"]), opener_for(&["everyone"]));
+        let both = format!("{programs}{people}");
+        assert_eq!(denied_to(&ada, &both), None);
+        for (opener, rules) in [(&bob, both.as_str()), (&ada, programs), (&ada, people)] {
+            assert_eq!(denied_to(opener, rules).as_deref(), Some("default-deny"), "{rules}");
+        }
     }
 
     #[test]

@@ -101,6 +101,8 @@ pub struct Assembly {
     pub authenticator: Authenticator,
     /// What proofs of possession must be for.
     pub own_address: OwnAddress,
+    /// What we call ourselves, without a slash at the end; none where nobody has told us.
+    pub public_url: Option<String>,
     /// Bounds of requests.
     pub limits: Limits,
     /// Bounds of the engine.
@@ -126,6 +128,7 @@ pub fn assemble(parts: Assembly) -> Arc<Broker> {
         store: parts.store,
         authenticator: parts.authenticator,
         own_address: parts.own_address,
+        public_url: parts.public_url,
         policies: ArcSwap::from_pointee(parts.policies),
         roles: parts.roles,
         roots: parts.roots,
@@ -225,6 +228,7 @@ pub async fn build(config: &Config, policies: Policies) -> Result<Arc<Broker>, S
         policies,
         authenticator,
         own_address: config.server.own_address(),
+        public_url: config.server.own_url(),
         limits: limits(config),
         settings: settings(config, &entropy),
         clock,

@@ -233,7 +233,7 @@ macro_rules! query_leases {
                 native_expires_at, mint_deadline, settle_at, activated_at, delivered_at, cause,
                 revoking_at, revoked_at, next_attempt_at, attempts, error_class, claim_owner,
                 claim_since, claim_until, renewable, belts, abandon_by, abandon_reason,
-                abandon_at, plan, due_at, quarantined, kept
+                abandon_at, plan, due_at, quarantined, kept, on_behalf_of, on_behalf_name
             FROM leases "# + $tail
             $(, $argument)*
         )
@@ -245,7 +245,8 @@ macro_rules! query_tasks {
         sqlx::query_as!(
             crate::row::TaskRow,
             r#"SELECT id, principal, issuer, identity, purpose, token_hash, opened_at,
-                expires_at, ended, closed_at, heartbeat, lost_at, run, job, bound_by, bound_to
+                expires_at, ended, closed_at, heartbeat, lost_at, run, job, bound_by, bound_to,
+                on_behalf_of, on_behalf_name
             FROM tasks "# + $tail
             $(, $argument)*
         )

@@ -8,8 +8,8 @@ use std::time::Duration;
 use dayfly_backend_sdk::{Belt, Handle, Plan, Timestamp};
 use dayfly_lease::{
     Abandonment, Binding, Cause, Claim, Decision, Disabled, Heartbeat, Hold, JobKey, JobKeys,
-    Lease, LeaseId, ReplicaId, Sealed, Standing, State, StoreError, Suspension, Task, TaskEnd,
-    TaskId, TaskState, audit::Record,
+    Lease, LeaseId, Person, ReplicaId, Sealed, Standing, State, StoreError, Suspension, Task,
+    TaskEnd, TaskId, TaskState, audit::Record,
 };
 use serde_json::Value;
 use sqlx::types::time::OffsetDateTime;
@@ -65,6 +65,8 @@ pub(crate) struct LeaseRow {
     pub(crate) due_at: Moment,
     pub(crate) quarantined: Option<String>,
     pub(crate) kept: Option<Vec<u8>>,
+    pub(crate) on_behalf_of: Option<String>,
+    pub(crate) on_behalf_name: Option<String>,
 }
 
 fn corrupt(what: impl std::fmt::Display) -> StoreError {
@@ -95,6 +97,7 @@ impl TryFrom<LeaseRow> for Lease {
             task: TaskId::from_uuid(row.task),
             principal: row.principal,
             issuer: row.issuer,
+            on_behalf_of: person(row.on_behalf_of, row.on_behalf_name, unreadable)?,
             role: row.role,
             backend: row.backend,
             handle: Handle::parse(row.handle).map_err(|_| unreadable())?,
@@ -122,6 +125,19 @@ impl TryFrom<LeaseRow> for Lease {
             plan: Plan(row.plan),
             kept: row.kept.map(Sealed::from_bytes),
         })
+    }
+}
+
+/// The person of a row, if it has one. A name alone is nobody's.
+fn person(
+    principal: Option<String>,
+    name: Option<String>,
+    unreadable: impl Fn() -> StoreError,
+) -> Result<Option<Person>, StoreError> {
+    match (principal, name) {
+        (Some(principal), name) => Ok(Some(Person { principal, name })),
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(unreadable()),
     }
 }
 
@@ -214,6 +230,8 @@ pub(crate) struct TaskRow {
     pub(crate) job: Option<String>,
     pub(crate) bound_by: Option<String>,
     pub(crate) bound_to: Option<Vec<u8>>,
+    pub(crate) on_behalf_of: Option<String>,
+    pub(crate) on_behalf_name: Option<String>,
 }
 
 impl TryFrom<TaskRow> for Task {
@@ -259,6 +277,7 @@ impl TryFrom<TaskRow> for Task {
             heartbeat,
             keys: JobKeys { run: key(row.run)?, job: key(row.job)? },
             binding,
+            on_behalf_of: person(row.on_behalf_of, row.on_behalf_name, unreadable)?,
         })
     }
 }

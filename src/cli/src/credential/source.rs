@@ -124,6 +124,7 @@ async fn open(
         heartbeat_seconds: None,
         bind: None,
         roles: vec![wanted.role.clone()],
+        on_behalf_of: None,
     };
     let audience = context.audience(args, &client);
     let opened = exec::open(&client, (&source, &audience), key.as_ref(), &request).await?;

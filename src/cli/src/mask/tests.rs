@@ -51,6 +51,7 @@ fn what_identifies_is_no_secret_and_what_is_unknown_is_one() {
     let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let credential = Credential { fields: fields.into(), environment: [].into() };
     let lease = Lease {
+        on_behalf_of: None,
         id: "lse_1".into(),
         task: "tsk_1".into(),
         principal: "issuer:subject".into(),

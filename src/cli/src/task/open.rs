@@ -38,6 +38,7 @@ pub(crate) async fn open(args: &TaskOpenArgs, context: Context<'_>) -> Result<u8
         Some(key) => bearer.with_proof_of(key),
         None => bearer,
     };
+    let on_behalf_of = args.on_behalf.token(context.ambient)?;
     let directory = Directory::make(&args.directory)?;
     let request = CreateTask {
         purpose: args.purpose.clone(),
@@ -47,6 +48,7 @@ pub(crate) async fn open(args: &TaskOpenArgs, context: Context<'_>) -> Result<u8
         // Whoever completes the task with the key's file must be able to rely on it.
         bind: key.as_ref().map(|_| Bind::Key),
         roles: environment::roles(&args.roles),
+        on_behalf_of,
     };
     let opened = match client.open_task(&bearer, &request).await {
         Ok(opened) => opened,

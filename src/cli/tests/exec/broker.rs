@@ -148,6 +148,7 @@ pub(crate) fn lease(role: &str, environment: &[(&str, &str)], fields: &[(&str, &
         id: format!("lse_{role}"),
         task: "tsk_1".into(),
         principal: "ci:repo".into(),
+        on_behalf_of: None,
         role: role.into(),
         backend: "main".into(),
         handle: "df_x".into(),

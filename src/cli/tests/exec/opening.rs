@@ -85,3 +85,37 @@ fn credentials_that_cannot_be_left_are_ended() {
     assert_eq!(broker.outcome(), "cancelled");
     assert!(!directory.exists());
 }
+
+#[test]
+fn whoever_asked_is_named_by_their_token_and_the_command_never_sees_it() {
+    let broker = Broker::granting(vec![postgres("pg")]);
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("ada");
+    fs::write(&file, "ada.person.secret\n").unwrap();
+    let directory = place.path().join("state");
+    let words = ["task", "open", "--role", "pg", "--directory", directory.to_str().unwrap()];
+    let mut open = dayfly(&broker.url, &words);
+    open.arg("--on-behalf-of-file").arg(&file);
+    let opened = run(open);
+    assert_eq!(opened.code, Some(0), "{opened:?}");
+    let mut exec = dayfly(&broker.url, &["exec", "--role", "pg", "--", "env"]);
+    exec.env("DAYFLY_ON_BEHALF_OF_FILE", &file);
+    let ran = run(exec);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let asked = broker.asked("POST /api/v1/tasks");
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    for request in asked {
+        assert_eq!(request.body["on_behalf_of"], "ada.person.secret");
+    }
+    for text in [opened.out, opened.err, ran.out, ran.err] {
+        assert!(!text.contains("ada.person.secret") && !text.contains("ON_BEHALF"), "{text}");
+    }
+
+    for (name, code) in [("-", 2), ("/nonexistent", 2)] {
+        let mut open = dayfly(&broker.url, &words);
+        open.args(["--on-behalf-of-file", name]);
+        let refused = run(open);
+        assert_eq!(refused.code, Some(code), "{refused:?}");
+    }
+    assert_eq!(broker.asked("POST /api/v1/tasks").len(), 2);
+}

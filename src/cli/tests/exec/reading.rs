@@ -1,6 +1,6 @@
 //! Commands that read and administer.
 
-use dayfly_api::{LeasePage, Revoked, Role, RoleList, Task, WhoAmI};
+use dayfly_api::{LeasePage, OnBehalfOf, Revoked, Role, RoleList, Task, WhoAmI};
 use serde_json::Value;
 
 use crate::{
@@ -65,6 +65,7 @@ fn the_own_token_comes_before_the_identity() {
             issuer: "ci".into(),
             subject: "repo\u{1b}[2J".into(),
             task: Some("tsk_1".into()),
+            on_behalf_of: None,
         };
         Answer::json(200, &me)
     });
@@ -112,6 +113,12 @@ fn tasks_are_shown_and_completed() {
                 purpose: "nightly".into(),
                 principal: "ci:repo".into(),
                 issuer: "ci".into(),
+                on_behalf_of: Some(OnBehalfOf {
+                    principal: "people|ada".into(),
+                    issuer: "people".into(),
+                    subject: "ada".into(),
+                    name: Some("Ada\u{1b}[2J Lovelace".into()),
+                }),
                 opened_at: "2026-01-01T00:00:00Z".into(),
                 expires_at: "2026-01-01T00:15:00Z".into(),
                 heartbeat_seconds: None,
@@ -125,7 +132,9 @@ fn tasks_are_shown_and_completed() {
     });
     let shown = run(dayfly(&broker.url, &["task", "show", "tsk_1"]));
     assert_eq!(shown.code, Some(0));
-    assert!(shown.out.contains("leases     2 active\n"), "{}", shown.out);
+    assert!(shown.out.contains("leases        2 active\n"), "{}", shown.out);
+    let asked = "on behalf of  people|ada (Ada\u{fffd}[2J Lovelace)\n";
+    assert!(shown.out.contains(asked), "{}", shown.out);
     let ended = run(dayfly(&broker.url, &["task", "complete", "tsk_1", "--outcome", "failed"]));
     assert_eq!(ended.code, Some(6), "{ended:?}");
     assert!(ended.out.contains("1 revoking, 1 revoked"), "{}", ended.out);

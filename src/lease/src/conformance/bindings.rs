@@ -28,7 +28,7 @@ async fn open(suite: &Suite, token: &str, key: Option<[u8; 32]>) -> Result<Task,
     let task = suite.new_task("ci|repo", TTL).await;
     let expires_at = suite.now().await.plus(TTL);
     let first = FirstKey { token: token.to_owned(), key, expires_at };
-    suite.try_open_by(task, TokenUse::ByFirstKey(first)).await
+    suite.try_open_by(task, vec![TokenUse::ByFirstKey(first)]).await
 }
 
 async fn a_binding_stays_with_its_task(suite: &Suite) {

@@ -17,6 +17,7 @@ fn pending() -> Lease {
         task: TaskId::new(at(100), &entropy),
         principal: "github|repo".into(),
         issuer: "github".into(),
+        on_behalf_of: None,
         role: "reader".into(),
         backend: "pg".into(),
         handle: HandlePrefix::parse("dayfly_").unwrap().handle(id.uuid(), 63).unwrap(),

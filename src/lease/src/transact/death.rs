@@ -189,6 +189,7 @@ fn receipt(lease: &Lease) -> Entry {
         .with("backend", lease.backend.as_str())
         .with("role", lease.role.as_str())
         .with("principal", lease.principal.as_str())
+        .on_behalf_of(lease.on_behalf_of.as_ref())
         .with("issued_at", lease.issued_at.rfc3339())
         .with("expires_at", lease.expires_at.rfc3339())
         .with("delivered_at", delivered)

@@ -12,11 +12,16 @@ use crate::{
     audit::Entry,
 };
 
-/// Refuses a task of a disabled identity.
+/// Refuses a task of a disabled identity, and one on behalf of a person who is.
 pub(super) async fn may_open<T: Tx + ?Sized>(tx: &mut T, new: &NewTask) -> Result<(), StoreError> {
     let disabled = tx.disabled(&new.principal, false).await?;
     if disabled.is_some_and(|disabled| disabled.refuses(new.issued_at)) {
         return Err(Refusal::IdentityDisabled.into());
+    }
+    let Some(person) = &new.on_behalf_of else { return Ok(()) };
+    let disabled = tx.disabled(&person.principal, false).await?;
+    if disabled.is_some_and(|disabled| disabled.refuses(new.person_issued_at)) {
+        return Err(Refusal::PersonDisabled.into());
     }
     Ok(())
 }
@@ -29,7 +34,7 @@ pub(super) async fn disable<T: Tx + ?Sized>(
     let before = tx.disabled(&disabling.principal, true).await?;
     if let Some(delivery) = &disabling.delivery {
         let expires_at = now.plus(disabling.keep);
-        if !tx.remember(&Replay { key: delivery.clone(), expires_at }).await? {
+        if !tx.remember(&[Replay { key: delivery.clone(), expires_at }]).await? {
             return Ok(Written::Count(0));
         }
     }

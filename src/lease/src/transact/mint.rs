@@ -34,6 +34,7 @@ pub(super) async fn intend<T: Tx + ?Sized>(
     has_room(tx, intent, &task, seen.superseded.is_some()).await?;
     let superseded = take_key(tx, intent, seen).await?;
     let detail = intent.decision.clone().task(task.id).lease(intent.id);
+    let detail = detail.on_behalf_of(task.on_behalf_of.as_ref());
     let decision = tx.append(detail.with("handle", intent.handle.as_str()));
     let max_expires_at = now.plus(intent.ttl_max).min(task.expires_at);
     let expires_at = now.plus(intent.ttl).min(max_expires_at);
@@ -43,6 +44,7 @@ pub(super) async fn intend<T: Tx + ?Sized>(
         task: task.id,
         principal: task.principal.clone(),
         issuer: task.issuer.clone(),
+        on_behalf_of: task.on_behalf_of.clone(),
         role: intent.role.clone(),
         backend: intent.backend.clone(),
         handle: intent.handle.clone(),
@@ -194,7 +196,8 @@ pub(super) async fn deliver<T: Tx + ?Sized>(
     let lease = known(tx, id).await?;
     let delivered = lease.deliver(tx.now())?;
     save(tx, &delivered).await?;
-    tx.append(Entry::new("lease.delivered", "engine").task(lease.task).lease(id));
+    let entry = Entry::new("lease.delivered", "engine").task(lease.task).lease(id);
+    tx.append(entry.on_behalf_of(lease.on_behalf_of.as_ref()));
     Ok(Written::Lease(Box::new(delivered)))
 }
 
@@ -220,6 +223,7 @@ pub(super) async fn renew<T: Tx + ?Sized>(
     };
     save(tx, &renewed).await?;
     let entry = Entry::new("lease.renewed", actor).task(lease.task).lease(id);
+    let entry = entry.on_behalf_of(lease.on_behalf_of.as_ref());
     tx.append(entry.with("expires_at", renewed.expires_at.rfc3339()));
     Ok(Written::Renewed { lease: Box::new(renewed), before: lease.expires_at })
 }
@@ -247,6 +251,7 @@ pub(super) fn condemned(lease: &Lease, actor: &str, reason: Option<&str>) -> Ent
     let entry = Entry::new("lease.revoking", actor)
         .task(lease.task)
         .lease(lease.id)
+        .on_behalf_of(lease.on_behalf_of.as_ref())
         .with("cause", cause)
         .with("handle", lease.handle.as_str());
     match reason {

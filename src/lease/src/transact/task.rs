@@ -12,8 +12,8 @@ use dayfly_backend_sdk::Timestamp;
 
 use super::{OpenTasks, Tx, guard, identity, known, mint::condemned, save};
 use crate::{
-    Cause, Closed, Heard, Heartbeat, JobEnd, Lease, NewTask, Refusal, State, StoreError, Task,
-    TaskEnd, TaskId, TaskState, TokenUse, Withdrawal, Written,
+    Cause, Closed, FirstKey, Heard, Heartbeat, JobEnd, Lease, NewTask, Refusal, State, StoreError,
+    Task, TaskEnd, TaskId, TaskState, TokenUse, Withdrawal, Written,
     audit::Entry,
     planted::{self, Bug},
 };
@@ -21,7 +21,7 @@ use crate::{
 pub(super) async fn open<T: Tx + ?Sized>(
     tx: &mut T,
     new: &NewTask,
-    used: &TokenUse,
+    used: &[TokenUse],
     decision: &Entry,
 ) -> Result<Written, StoreError> {
     let now = tx.now();
@@ -31,19 +31,7 @@ pub(super) async fn open<T: Tx + ?Sized>(
         }
     }
     identity::may_open(tx, new).await?;
-    match used {
-        TokenUse::AnyTime => {}
-        TokenUse::ByFirstKey(first) => {
-            if tx.first_key(first).await? != first.key {
-                return Err(Refusal::AnotherKey.into());
-            }
-        }
-        TokenUse::Once(replay) => {
-            if !tx.remember(replay).await? {
-                return Err(Refusal::Replayed.into());
-            }
-        }
-    }
+    use_up(tx, used).await?;
     let task = Task {
         id: new.id,
         principal: new.principal.clone(),
@@ -57,10 +45,41 @@ pub(super) async fn open<T: Tx + ?Sized>(
         heartbeat: new.heartbeat.map(|every| Heartbeat::new(every, now)),
         keys: new.keys.clone(),
         binding: new.binding,
+        on_behalf_of: new.on_behalf_of.clone(),
     };
-    tx.append(decision.clone().task(task.id));
+    tx.append(decision.clone().task(task.id).on_behalf_of(task.on_behalf_of.as_ref()));
     tx.insert_task(&task).await?;
     Ok(Written::Task(Box::new(task)))
+}
+
+/// Uses all of the tokens, or none. A key is bound last, since what a token is bound to cannot be
+/// taken back: another replica may have seen it. So it is looked at first, and what was remembered
+/// is forgotten if another key came in between.
+async fn use_up<T: Tx + ?Sized>(tx: &mut T, used: &[TokenUse]) -> Result<(), StoreError> {
+    let (mut once, mut bound) = (Vec::new(), Vec::new());
+    for one in used {
+        match one {
+            TokenUse::ByFirstKey(first) => bound.push(first),
+            TokenUse::Once(replay) => once.push(replay.clone()),
+        }
+    }
+    for first in bound.iter().copied() {
+        let looked = FirstKey { key: None, ..first.clone() };
+        let before = tx.first_key(&looked).await?;
+        if before.is_some() && before != first.key {
+            return Err(Refusal::AnotherKey.into());
+        }
+    }
+    if !tx.remember(&once).await? {
+        return Err(Refusal::Replayed.into());
+    }
+    for first in bound {
+        if tx.first_key(first).await? != first.key {
+            tx.forget(&once).await?;
+            return Err(Refusal::AnotherKey.into());
+        }
+    }
+    Ok(())
 }
 
 pub(super) async fn close<T: Tx + ?Sized>(

@@ -14,7 +14,7 @@ use dayfly_backend_sdk::{
 };
 use dayfly_lease::{
     Cause, Engine, JobKeys, Lease, NewTask, Order, ReplicaId, Seal, Settings, State, Store,
-    SystemClock, SystemEntropy, TaskId, TokenUse, Write, Written,
+    SystemClock, SystemEntropy, TaskId, Write, Written,
     audit::{Chain, Entry, Signer},
     memory::MemoryStore,
 };
@@ -287,9 +287,11 @@ impl Rig {
             heartbeat,
             keys: JobKeys::default(),
             binding: None,
+            on_behalf_of: None,
+            person_issued_at: None,
         };
         let decision = Entry::new("task.opened", "ci|repo");
-        let write = Write::OpenTask { task: Box::new(task), used: TokenUse::AnyTime, decision };
+        let write = Write::OpenTask { task: Box::new(task), used: Vec::new(), decision };
         let Written::Task(_) = self.store.write(write).await.unwrap() else { panic!("no task") };
         id
     }

@@ -83,6 +83,11 @@ impl ServerConfig {
     pub fn own_address(&self) -> OwnAddress {
         OwnAddress::new(self.public_url.as_ref(), self.listen, self.behind_tls_proxy)
     }
+
+    /// What we call ourselves, without the slash at the end that a URL without a path has.
+    pub fn own_url(&self) -> Option<String> {
+        self.public_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned())
+    }
 }
 
 impl Default for ServerConfig {

@@ -84,6 +84,7 @@ impl Local {
             policies,
             authenticator: authenticator(&issuer, &clock)?,
             own_address: OwnAddress::new(None, address, false),
+            public_url: None,
             limits: Limits::default(),
             settings: Settings::default(),
             clock,

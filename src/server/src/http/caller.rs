@@ -5,6 +5,9 @@
 //! log and tells the client nothing but that it was refused, and whether a proof was amiss. A
 //! certificate speaks only where no token does.
 
+mod form;
+mod person;
+
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -24,7 +27,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::{
     envelope::request_id,
-    possession::{self, Possession, Scheme, sha256},
+    possession::{self, Possession, Scheme, Unproven, sha256},
     problem::Fault,
 };
 use crate::{
@@ -53,6 +56,8 @@ pub(crate) struct Caller {
     pub(crate) task: Option<Task>,
     /// What it proves to have.
     pub(crate) possession: Possession,
+    /// On whose behalf it acts, if on anybody's but its own.
+    pub(crate) person: Option<Principal>,
     /// What the token of its task is bound to.
     binding: Option<Binding>,
     source_address: Option<IpAddr>,
@@ -85,43 +90,31 @@ impl Caller {
         if shown.is_none() && (says_more || chain.is_empty()) {
             return Err(Fault::unauthenticated());
         }
-        let possession = match Possession::of(parts, broker, shown.map(|shown| shown.token)) {
-            Ok(possession) => possession,
-            Err(rejection) => {
-                let why = (rejection.code(), rejection.about());
-                refuse(broker, why, source_address, None).await?;
-                return Err(Fault::invalid_proof());
-            }
-        };
-        let (principal, task) = match shown {
-            None => (by_certificate(broker, chain, source_address).await?, None),
+        let token = shown.map(|shown| shown.token);
+        let possession = proven(parts, broker, token, source_address).await?;
+        let (principal, person, task) = match shown {
+            None => (by_certificate(broker, chain, source_address).await?, None, None),
             Some(shown) if shown.token.starts_with(TASK_TOKEN_PREFIX) => {
-                let (principal, task) = by_task(broker, shown.token, source_address).await?;
-                (principal, Some(task))
+                let (opener, task) = by_task(broker, shown.token, source_address).await?;
+                (opener.principal, opener.on_behalf_of, Some(task))
             }
-            Some(shown) => (by_identity(broker, shown.token, source_address).await?, None),
+            Some(shown) => (by_identity(broker, shown.token, source_address).await?, None, None),
         };
-        let proven = match (shown, &task) {
+        let holds = match (shown, &task) {
             (None, _) => Ok(()),
             (Some(shown), Some(task)) => possession.holds(task.binding, shown.scheme),
             (Some(shown), None) => possession.confirms(&principal, shown.scheme),
         };
-        if let Err(unproven) = proven {
-            let entry = refusal((unproven.code(), None), source_address);
-            let entry = entry.with("token_hash", principal.token_hash.as_str());
-            let entry = match &task {
-                Some(task) => entry.task(task.id),
-                None => entry,
-            };
-            write_refusal(broker, entry).await?;
-            return Err(unproven.fault());
+        if let Err(unproven) = holds {
+            let of = (principal.token_hash.as_str(), task.as_ref().map(|task| task.id));
+            return Err(refused_unproven(broker, unproven, of, source_address).await?);
         }
         if task.is_none() {
             enabled(broker, &principal).await?;
         }
         remember(broker, &possession, source_address).await?;
         let binding = task.as_ref().and_then(|task| task.binding);
-        Ok(Self { principal, task, possession, binding, source_address })
+        Ok(Self { principal, task, possession, person, binding, source_address })
     }
 
     /// Writes down that a verified token serves for nothing, and for what it is refused.
@@ -131,8 +124,45 @@ impl Caller {
 
     /// Who it is and where from, as a task's row keeps it.
     pub(crate) fn opener(&self) -> Opener {
-        Opener { principal: self.principal.clone(), source_address: self.source_address }
+        Opener {
+            principal: self.principal.clone(),
+            source_address: self.source_address,
+            on_behalf_of: self.person.clone(),
+        }
     }
+}
+
+/// What a request proves to have besides `token`.
+async fn proven(
+    parts: &Parts,
+    broker: &Broker,
+    token: Option<&str>,
+    source_address: Option<IpAddr>,
+) -> Result<Possession, Fault> {
+    match Possession::of(parts, broker, token) {
+        Ok(possession) => Ok(possession),
+        Err(rejection) => {
+            let why = (rejection.code(), rejection.about());
+            refuse(broker, why, source_address, None).await?;
+            Err(Fault::invalid_proof())
+        }
+    }
+}
+
+/// Writes down that a token, and of which task, was shown without what it is bound to.
+async fn refused_unproven(
+    broker: &Broker,
+    unproven: Unproven,
+    (token_hash, task): (&str, Option<TaskId>),
+    source_address: Option<IpAddr>,
+) -> Result<Fault, Fault> {
+    let entry = refusal((unproven.code(), None), source_address).with("token_hash", token_hash);
+    let entry = match task {
+        Some(task) => entry.task(task),
+        None => entry,
+    };
+    write_refusal(broker, entry).await?;
+    Ok(unproven.fault())
 }
 
 /// Whose task's token it is.
@@ -140,7 +170,7 @@ async fn by_task(
     broker: &Broker,
     token: &str,
     source_address: Option<IpAddr>,
-) -> Result<(Principal, Task), Fault> {
+) -> Result<(Opener, Task), Fault> {
     let task = broker.engine.store().task_by_token(token_hash(token)).await?;
     let Some(task) = task else {
         refuse(broker, ("unknown_task_token", None), source_address, None).await?;
@@ -150,11 +180,15 @@ async fn by_task(
         refuse(broker, ("task_ended", None), source_address, None).await?;
         return Err(Fault::unauthenticated());
     }
-    let principal = serde_json::from_value(task.identity.clone()).map_err(|error| {
+    Ok((opener_of(&task)?, task))
+}
+
+/// Who opened a task, as its row keeps it.
+fn opener_of(task: &Task) -> Result<Opener, Fault> {
+    serde_json::from_value(task.identity.clone()).map_err(|error| {
         tracing::error!(task.id = %task.id, %error, "task.identity.unreadable");
         Fault::internal()
-    })?;
-    Ok((principal, task))
+    })
 }
 
 async fn by_identity(
@@ -361,6 +395,7 @@ impl Caller {
             now: broker.clock.now(),
             own_task: self.task.as_ref().map(|task| task.id.to_string()),
             binding: self.binding,
+            on_behalf_of: self.person.clone(),
         }
     }
 
@@ -406,6 +441,12 @@ impl Caller {
             .with("policy", denial.0.policy_hash.as_str())
             .with("request", request_id())
             .with("token_hash", self.principal.token_hash.as_str());
+        if let Some(person) = &self.person {
+            entry = entry.with("on_behalf_of", person.id());
+        }
+        if let Some(party) = denial.0.denied {
+            entry = entry.with("denied", party.as_str());
+        }
         if let Some(task) = &self.task {
             entry = entry.task(task.id);
         }

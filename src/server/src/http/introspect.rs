@@ -104,7 +104,8 @@ pub(crate) async fn verify(
     Ok(response)
 }
 
-async fn find(broker: &Broker, key: &str) -> Result<Option<KeyRecord>, Fault> {
+/// The record of an API key that works now.
+pub(super) async fn find(broker: &Broker, key: &str) -> Result<Option<KeyRecord>, Fault> {
     let mut found = None;
     for backend in &broker.api_keys {
         match backend.verify_key(key).await {

@@ -134,6 +134,13 @@ impl Possession {
         self.certificate
     }
 
+    /// The same for a token that the request does not show in its header, so that nothing says
+    /// how it is shown but what it is bound to.
+    pub(super) fn confirms_beside(&self, principal: &Principal) -> Result<(), Unproven> {
+        let bound = principal.claims.contains_key("cnf.jkt");
+        self.confirms(principal, if bound { Scheme::Dpop } else { Scheme::Bearer })
+    }
+
     /// Whether a task's token that is bound like this may be shown like that.
     pub(super) fn holds(&self, bound: Option<Binding>, scheme: Scheme) -> Result<(), Unproven> {
         match (bound, scheme) {
@@ -287,6 +294,17 @@ mod tests {
         ];
         for (name, possession, principal, scheme, expected) in cases {
             assert_eq!(possession.confirms(principal, scheme), expected, "{name}");
+        }
+        for (name, possession, principal, expected) in [
+            ("the key", &mine, &of_key, Ok(())),
+            ("another key", &other, &of_key, Err(Unproven::Key)),
+            ("no proof", &certified(None), &of_key, Err(Unproven::Key)),
+            ("the certificate", &certified(Some(MINE)), &of_certificate, Ok(())),
+            ("no certificate", &mine, &of_certificate, Err(Unproven::Certificate)),
+            ("nothing", &certified(None), &of_nothing, Ok(())),
+            ("somebody's proof", &mine, &of_nothing, Ok(())),
+        ] {
+            assert_eq!(possession.confirms_beside(principal), expected, "beside: {name}");
         }
     }
 }

@@ -86,6 +86,19 @@ impl Fault {
         Self { challenge: BOUND, ..fault }
     }
 
+    /// The same for whatever was wrong with the token of the person on whose behalf it is asked.
+    pub(crate) fn person_not_accepted() -> Self {
+        let detail = "the person's token was not accepted";
+        Self::field("person_not_accepted", "/on_behalf_of", detail)
+    }
+
+    /// Nobody has told us what we are called.
+    pub(crate) fn no_public_url() -> Self {
+        let detail = "this broker does not know by which address it is reached; \
+                      set `public_url` in its `[server]`";
+        Self::new(StatusCode::NOT_FOUND, "public_url_unset", detail)
+    }
+
     /// There is no such thing, or the caller may not see it.
     pub(crate) fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", "there is no such thing here")
@@ -107,9 +120,29 @@ impl Fault {
 
     /// A rule forbids it, or none permits it.
     pub(crate) fn denied(code: &'static str, denial: &Denial) -> Self {
-        let mut problem = Self::new(StatusCode::FORBIDDEN, code, denial.reason());
+        let mut problem = Self::new(StatusCode::FORBIDDEN, code, denial.explanation());
         problem.denied_by = Some(denial.denied_by().to_owned());
         problem
+    }
+
+    /// The status, for those who say it in other words.
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What is said of it.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// The rule that denied it.
+    pub(super) fn denied_by(&self) -> Option<&str> {
+        self.denied_by.as_deref()
+    }
+
+    /// When to try again, if that may help.
+    pub(super) fn retry_after_seconds(&self) -> Option<u32> {
+        self.retry_after_seconds
     }
 
     /// Says which field of the request it is about.
@@ -181,6 +214,7 @@ impl From<Refusal> for Fault {
                 Self::conflict("rotation_under_way", text)
             }
             Refusal::IdentityDisabled | Refusal::Replayed => Self::unauthenticated(),
+            Refusal::PersonDisabled => Self::person_not_accepted(),
             Refusal::TaskClosed => Self::conflict("task_closed", text),
             Refusal::TaskEnding => Self::conflict("task_ending", text),
         }

@@ -4,7 +4,7 @@
 
 use dayfly_api as api;
 use dayfly_backend_sdk::{Credential, Timestamp};
-use dayfly_lease::{Abandonment, Counts, Lease, State, Task, TaskState};
+use dayfly_lease::{Abandonment, Counts, Lease, Person, State, Task, TaskState};
 
 pub(super) fn lease(lease: &Lease, credential: Option<&Credential>) -> api::Lease {
     let revoked_at = match lease.state {
@@ -18,6 +18,7 @@ pub(super) fn lease(lease: &Lease, credential: Option<&Credential>) -> api::Leas
         id: lease.id.to_string(),
         task: lease.task.to_string(),
         principal: lease.principal.clone(),
+        on_behalf_of: lease.on_behalf_of.as_ref().map(person),
         role: lease.role.clone(),
         backend: lease.backend.clone(),
         handle: lease.handle.as_str().to_owned(),
@@ -35,6 +36,17 @@ pub(super) fn lease(lease: &Lease, credential: Option<&Credential>) -> api::Leas
         attempts: lease.attempts,
         last_error: lease.error_class.clone(),
         abandonment: lease.abandonment.as_ref().map(|wish| abandonment(wish, &lease.state)),
+    }
+}
+
+/// No issuer's name has a `|`, so the first one is the border.
+pub(super) fn person(person: &Person) -> api::OnBehalfOf {
+    let (issuer, subject) = person.principal.split_once('|').unwrap_or(("", &person.principal));
+    api::OnBehalfOf {
+        principal: person.principal.clone(),
+        issuer: issuer.to_owned(),
+        subject: subject.to_owned(),
+        name: person.name.clone(),
     }
 }
 
@@ -79,6 +91,7 @@ pub(super) fn task(task: &Task, leases: Counts) -> api::Task {
         purpose: task.purpose.clone(),
         principal: task.principal.clone(),
         issuer: task.issuer.clone(),
+        on_behalf_of: task.on_behalf_of.as_ref().map(person),
         opened_at: task.opened_at.rfc3339(),
         expires_at: task.expires_at.rfc3339(),
         heartbeat_seconds: task.heartbeat.map(|heartbeat| heartbeat.every.as_secs()),

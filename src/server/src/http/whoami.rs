@@ -10,6 +10,7 @@ use dayfly_api as api;
 use super::{
     caller::{Caller, Refused},
     problem::Fault,
+    render,
 };
 use crate::{broker::Broker, policy::Ask};
 
@@ -26,12 +27,13 @@ pub(crate) async fn handler(
     caller: Caller,
 ) -> Result<Json<api::WhoAmI>, Fault> {
     caller.may(&broker, &Ask::Whoami).await.map_err(Refused::forbidden)?;
-    let principal = &caller.principal;
+    let (principal, task) = (&caller.principal, caller.task.as_ref());
     Ok(Json(api::WhoAmI {
         principal: principal.id(),
         kind: principal.kind.as_str().to_owned(),
         issuer: principal.issuer.clone(),
         subject: principal.subject.clone(),
-        task: caller.task.as_ref().map(|task| task.id.to_string()),
+        task: task.map(|task| task.id.to_string()),
+        on_behalf_of: task.and_then(|task| task.on_behalf_of.as_ref()).map(render::person),
     }))
 }

@@ -60,6 +60,10 @@ pub struct Principal {
 
 /// Longer than any issuer's subject, and short enough for an index of the store.
 const SUBJECT_LEN_MAX: usize = 1_024;
+/// The claims of `OpenID` that say what somebody is called, the best one first.
+const NAMES: [&str; 3] = ["name", "preferred_username", "email"];
+/// Longer names are not shown, rather than cut into others.
+const NAME_CHARS_MAX: usize = 128;
 
 impl Principal {
     /// The id of a subject that may never have come; none where no subject is like that.
@@ -72,6 +76,21 @@ impl Principal {
     /// `issuer|subject`. An issuer's name has no `|`, so two principals never share an id.
     pub fn id(&self) -> String {
         format!("{}|{}", self.issuer, self.subject)
+    }
+
+    /// What its issuer calls it, for people to read. Whoever may choose their own name there may
+    /// choose another's, so nothing is decided by it.
+    pub fn display_name(&self) -> Option<String> {
+        let name = |claim: &str| match self.claims.get(claim)? {
+            ClaimValue::Text(name) => Some(name),
+            ClaimValue::List(_) => None,
+        };
+        let fits = |name: &&String| {
+            let length = name.chars().count();
+            (1..=NAME_CHARS_MAX).contains(&length) && !name.chars().any(char::is_control)
+        };
+        let found = NAMES.into_iter().filter_map(name).find(fits);
+        found.cloned()
     }
 
     /// When its token was issued (`iat`), where it says so.
@@ -88,6 +107,41 @@ impl Principal {
         match &self.token_id {
             Some(id) => format!("{}|{id}", self.issuer),
             None => self.token_hash.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(claims: &[(&str, &str)]) -> Option<String> {
+        let text = |(name, value): &(&str, &str)| {
+            ((*name).to_owned(), ClaimValue::Text((*value).to_owned()))
+        };
+        let person = Principal {
+            kind: Kind::Human,
+            issuer: "people".to_owned(),
+            subject: "ada".to_owned(),
+            claims: claims.iter().map(text).collect(),
+            token_hash: String::new(),
+            token_id: None,
+            token_expires_at: Timestamp::MAX,
+            single_use: true,
+            first_key_binds: false,
+        };
+        person.display_name()
+    }
+
+    #[test]
+    fn somebody_is_called_what_can_be_shown_on_one_line() {
+        let email = ("email", "ada@example.test");
+        assert_eq!(named(&[("name", "Ada"), email]).as_deref(), Some("Ada"));
+        assert_eq!(named(&[email]).as_deref(), Some(email.1));
+        assert_eq!(named(&[("groups", "admins")]), None);
+        for bad in ["", "Ada\n", "\u{1b}[2J", &"a".repeat(129)] {
+            assert_eq!(named(&[("name", bad), email]).as_deref(), Some(email.1), "{bad:?}");
+            assert_eq!(named(&[("name", bad)]), None, "{bad:?}");
         }
     }
 }

@@ -9,6 +9,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 use dayfly_backend_sdk::Timestamp;
 use dayfly_lease::Binding;
 
+use crate::identity::Principal;
+
 /// What the configuration says of a role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoleFacts {
@@ -140,6 +142,8 @@ pub struct Circumstances {
     pub own_task: Option<String>,
     /// What the token of that task is bound to, or of the one that is about to be opened.
     pub binding: Option<Binding>,
+    /// On whose behalf the caller acts: a person, verified when the task was opened.
+    pub on_behalf_of: Option<Principal>,
 }
 
 /// The actions as the schema names them.
@@ -192,6 +196,18 @@ impl Action {
         Self::RotateRoot,
         Self::Whoami,
     ];
+
+    /// Whether rules hear of the person on whose behalf it is asked: it gives a credential, or
+    /// lengthens its life.
+    pub(super) fn names_the_person(self) -> bool {
+        matches!(self, Self::OpenTask | Self::Mint | Self::RenewLease)
+    }
+
+    /// Whether that person must be permitted it as well. A lease is renewed by the right of the
+    /// task that it belongs to, which no person has.
+    pub(super) fn takes_both(self) -> bool {
+        matches!(self, Self::OpenTask | Self::Mint)
+    }
 
     pub(super) fn as_str(self) -> &'static str {
         match self {

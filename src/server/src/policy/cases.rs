@@ -15,7 +15,7 @@ use std::{
 };
 
 use self::file::{CaseFile, CaseTable};
-use super::{Decision, Policies, PolicyFault, RoleFacts};
+use super::{Circumstances, Decision, Party, Policies, PolicyFault, RoleFacts};
 
 /// The directory of the cases, beside the rules.
 const CASES: &str = "cases";
@@ -51,20 +51,25 @@ pub struct Verdict {
     pub allowed: bool,
     /// The ids of the rules that decided.
     pub rules: BTreeSet<String>,
+    /// Who of two is denied, where a workload acts on a person's behalf.
+    pub denied: Option<Party>,
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rules: Vec<&str> = self.rules.iter().map(String::as_str).collect();
         let verdict = if self.allowed { "allow" } else { "deny" };
-        write!(f, "{verdict} by {}", rules.join(", "))
+        match self.denied {
+            Some(party) => write!(f, "{verdict} to the {} by {}", party.as_str(), rules.join(", ")),
+            None => write!(f, "{verdict} by {}", rules.join(", ")),
+        }
     }
 }
 
 impl From<&Decision> for Verdict {
     fn from(decision: &Decision) -> Self {
         let rules = decision.rules.iter().map(|rule| rule.id.clone()).collect();
-        Self { allowed: decision.allowed, rules }
+        Self { allowed: decision.allowed, rules, denied: decision.denied }
     }
 }
 
@@ -162,14 +167,16 @@ fn outcome(
     roles: &BTreeMap<String, RoleFacts>,
 ) -> Result<Outcome, String> {
     let principal = file.principal(case)?;
-    let circumstances = case.circumstances()?;
+    let on_behalf_of = file.person(case)?;
+    let circumstances = Circumstances { on_behalf_of, ..case.circumstances()? };
     let ask = case.ask(roles)?;
     let answer = policies.authorize(&principal, &ask, &circumstances);
     let decision = answer.as_ref().map_or_else(|denial| &denial.0, |allowed| allowed.decision());
+    let expected = case.expected(&ask, &circumstances)?;
     Ok(Outcome {
         file: path.to_owned(),
         name: case.name.clone(),
-        expected: case.expected(),
+        expected,
         got: Verdict::from(decision),
         evaluation_error: decision.evaluation_error.clone(),
     })

@@ -20,6 +20,26 @@ pub struct Rule {
     pub reason: Option<String>,
 }
 
+/// One of the two who are asked about where a workload acts on a person's behalf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Party {
+    /// For whom it is.
+    Person,
+    /// Who acts.
+    Workload,
+}
+
+impl Party {
+    /// Its name in the audit log and in cases.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Person => "person",
+            Self::Workload => "workload",
+        }
+    }
+}
+
 /// An answer, as it stands in the audit log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
@@ -33,6 +53,9 @@ pub struct Decision {
     /// should look at it: a `forbid` that fails would otherwise be a `forbid` that vanished.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluation_error: Option<String>,
+    /// Who of two is denied; none where one alone was asked about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denied: Option<Party>,
 }
 
 /// A yes.
@@ -41,6 +64,15 @@ pub struct Allowed(Decision);
 
 impl Allowed {
     pub(super) fn new(decision: Decision) -> Self {
+        Self(decision)
+    }
+
+    /// That both are permitted, by the rules of both.
+    fn and(self, other: Self) -> Self {
+        let mut decision = self.0;
+        decision.rules.extend(other.0.rules);
+        decision.rules.sort();
+        decision.rules.dedup();
         Self(decision)
     }
 
@@ -70,7 +102,22 @@ impl Denial {
             rules: vec![Rule { id: DEFAULT_DENY.to_owned(), reason }],
             policy_hash: policy_hash.to_owned(),
             evaluation_error: None,
+            denied: None,
         })
+    }
+
+    fn of(self, party: Party) -> Self {
+        Self(Decision { denied: Some(party), ..self.0 })
+    }
+
+    /// Why, and of whom that is said where two were asked about.
+    pub fn explanation(&self) -> String {
+        let reason = self.reason();
+        match self.0.denied {
+            None => reason.to_owned(),
+            Some(Party::Person) => format!("the person on whose behalf it is asked: {reason}"),
+            Some(Party::Workload) => format!("the workload that asks: {reason}"),
+        }
     }
 
     /// The id of the rule that denied, the first one if there are several.
@@ -82,6 +129,31 @@ impl Denial {
     pub fn reason(&self) -> &str {
         let reason = self.0.rules.first().and_then(|rule| rule.reason.as_deref());
         reason.unwrap_or("a rule forbids it")
+    }
+}
+
+/// What is answered about a workload and the person on whose behalf it acts: yes, if both may.
+/// Where neither may, whom a rule denies is named before whose rules could not be evaluated, and
+/// the workload before the person; what could not be evaluated is told in any case.
+pub(super) fn intersected(
+    workload: Result<Allowed, Denial>,
+    person: Result<Allowed, Denial>,
+) -> Result<Allowed, Denial> {
+    match (workload, person) {
+        (Ok(workload), Ok(person)) => Ok(workload.and(person)),
+        (Err(denial), Ok(_)) => Err(denial.of(Party::Workload)),
+        (Ok(_), Err(denial)) => Err(denial.of(Party::Person)),
+        (Err(workload), Err(person)) => {
+            let faulty = |denial: &Denial| denial.denied_by() == EVALUATION_ERROR;
+            let errors = [&workload, &person].map(|denial| denial.0.evaluation_error.clone());
+            let mut denial = if faulty(&workload) && !faulty(&person) {
+                person.of(Party::Person)
+            } else {
+                workload.of(Party::Workload)
+            };
+            denial.0.evaluation_error = errors.into_iter().flatten().next();
+            Err(denial)
+        }
     }
 }
 

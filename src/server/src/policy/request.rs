@@ -103,11 +103,32 @@ impl Vocabulary {
     }
 }
 
+/// Whom rules hear of besides the one that they are asked about.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Beside<'a> {
+    /// Who acts on the behalf of the person that is asked about.
+    Actor(&'a Principal),
+    /// On whose behalf the one that is asked about acts.
+    Person(&'a Principal),
+}
+
+impl<'a> Beside<'a> {
+    /// Its name in the context, and who it is.
+    fn named(self) -> (&'static str, &'a Principal) {
+        match self {
+            Self::Actor(workload) => ("actor", workload),
+            Self::Person(person) => ("on_behalf_of", person),
+        }
+    }
+}
+
 /// A question, in pieces.
 pub(super) struct Parts {
     pub(super) caller: Entity,
     pub(super) action: EntityUid,
     pub(super) resource: Entity,
+    /// Whom the context names, if a rule asks for it.
+    pub(super) beside: Option<Entity>,
     pub(super) context: Context,
 }
 
@@ -127,11 +148,13 @@ impl Asker<'_> {
         principal: &Principal,
         ask: &Ask<'_>,
         circumstances: &Circumstances,
+        beside: Option<Beside<'_>>,
     ) -> Result<(Request, Entities), Unaskable> {
-        let Parts { caller, action, resource, context } =
-            self.parts(principal, ask, circumstances)?;
+        let Parts { caller, action, resource, beside, context } =
+            self.parts(principal, ask, circumstances, beside)?;
         let request = Request::new(caller.uid(), action, resource.uid(), context, None);
-        let entities = Entities::from_entities([caller, resource], None);
+        let entities = [caller, resource].into_iter().chain(beside);
+        let entities = Entities::from_entities(entities, None);
         Ok((request.map_err(schema)?, entities.map_err(schema)?))
     }
 
@@ -141,15 +164,23 @@ impl Asker<'_> {
         principal: &Principal,
         ask: &Ask<'_>,
         circumstances: &Circumstances,
+        beside: Option<Beside<'_>>,
     ) -> Result<Parts, Unaskable> {
         let action = self.vocabulary.actions.get(&ask.action());
         let action = action.ok_or_else(|| Unaskable::Schema("an action is missing".into()))?;
-        Ok(Parts {
-            caller: self.principal(principal)?,
-            action: action.clone(),
-            resource: self.resource(ask)?,
-            context: self.context(ask, circumstances)?,
-        })
+        let beside = match beside.map(Beside::named) {
+            Some((name, principal)) if self.mentions.attribute(name) => {
+                Some((name, self.principal(principal)?))
+            }
+            Some(_) | None => None,
+        };
+        let caller = self.principal(principal)?;
+        let context = self.context(ask, circumstances, beside.as_ref())?;
+        // Somebody who names themselves: no entity is there twice.
+        let other = |beside: &Entity| beside.uid() != caller.uid();
+        let beside = beside.map(|(_, entity)| entity).filter(other);
+        let resource = self.resource(ask)?;
+        Ok(Parts { caller, action: action.clone(), resource, beside, context })
     }
 
     fn principal(&self, principal: &Principal) -> Result<Entity, Unaskable> {
@@ -265,11 +296,18 @@ impl Asker<'_> {
         mentioned.map(|(name, value)| (name.to_owned(), text(value)))
     }
 
-    fn context(&self, ask: &Ask<'_>, circumstances: &Circumstances) -> Result<Context, Unaskable> {
+    fn context(
+        &self,
+        ask: &Ask<'_>,
+        circumstances: &Circumstances,
+        beside: Option<&(&str, Entity)>,
+    ) -> Result<Context, Unaskable> {
         let facts = facts(ask, circumstances);
         let mentioned = facts.into_iter().filter(|(name, _)| self.mentions.attribute(name));
         let pairs = mentioned.map(|(name, fact)| (name.to_owned(), fact.value()));
-        Context::from_pairs(pairs).map_err(schema)
+        let beside =
+            beside.map(|(name, entity)| ((*name).to_owned(), Value::new_entity_uid(entity.uid())));
+        Context::from_pairs(pairs.chain(beside)).map_err(schema)
     }
 }
 

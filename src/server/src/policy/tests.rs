@@ -1,6 +1,7 @@
 //! What the rules must never let through, and what a set of rules must not contain.
 
 mod answers;
+mod behalf;
 mod faults;
 mod hostile;
 mod mentions;
@@ -20,6 +21,10 @@ fn at_noon() -> Circumstances {
 
 fn with_task(task: &str) -> Circumstances {
     Circumstances { own_task: Some(task.to_owned()), ..at_noon() }
+}
+
+fn for_person(person: &Principal) -> Circumstances {
+    Circumstances { on_behalf_of: Some(person.clone()), ..at_noon() }
 }
 
 fn principal(kind: Kind, issuer: &str, subject: &str) -> Principal {

@@ -87,7 +87,7 @@ pub(super) async fn ending(
     .map_err(unavailable)
 }
 
-/// Its open tasks behind `after`, locked against other changes.
+/// Its open tasks, and those on its behalf, behind `after`, locked against other changes.
 pub(super) async fn tasks(
     connection: &mut PgConnection,
     principal: &str,
@@ -95,7 +95,8 @@ pub(super) async fn tasks(
     limit: u32,
 ) -> Result<OpenTasks, StoreError> {
     let rows = query_tasks!(
-        "WHERE ended IS NULL AND principal = $1 AND id > $2 ORDER BY id LIMIT $3 FOR UPDATE",
+        "WHERE ended IS NULL AND (principal = $1 OR on_behalf_of = $1) AND id > $2
+         ORDER BY id LIMIT $3 FOR UPDATE",
         principal,
         after.map_or(Uuid::nil(), TaskId::uuid),
         i64::from(limit),

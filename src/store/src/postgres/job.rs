@@ -147,7 +147,7 @@ pub(super) async fn tasks(
 mod tests {
     use std::time::Duration;
 
-    use dayfly_lease::{JobKeys, NewTask, ReplicaId, TokenUse, audit::Entry};
+    use dayfly_lease::{JobKeys, NewTask, ReplicaId, audit::Entry};
 
     use super::*;
 
@@ -168,9 +168,11 @@ mod tests {
             heartbeat: None,
             keys: JobKeys { run: Some(key(run)), job: Some(key(job)) },
             binding: None,
+            on_behalf_of: None,
+            person_issued_at: None,
         };
         let decision = Entry::new("task.opened", "ci|repo");
-        Write::OpenTask { task: Box::new(task), used: TokenUse::AnyTime, decision }
+        Write::OpenTask { task: Box::new(task), used: Vec::new(), decision }
     }
 
     fn ending(job: &str) -> Write {

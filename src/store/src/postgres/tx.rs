@@ -180,8 +180,9 @@ impl Tx for PostgresTx<'_> {
         let bound_to = task.binding.map(Binding::hash);
         sqlx::query!(
             "INSERT INTO tasks (id, principal, issuer, identity, purpose, token_hash, opened_at,
-                expires_at, heartbeat, lost_at, run, job, bound_by, bound_to)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+                expires_at, heartbeat, lost_at, run, job, bound_by, bound_to, on_behalf_of,
+                on_behalf_name)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
             task.id.uuid(),
             task.principal,
             task.issuer,
@@ -196,6 +197,8 @@ impl Tx for PostgresTx<'_> {
             task.keys.job.as_ref().map(JobKey::as_str),
             task.binding.map(Binding::as_str),
             bound_to.as_ref().map(<[u8; 32]>::as_slice),
+            task.on_behalf_of.as_ref().map(|person| person.principal.as_str()),
+            task.on_behalf_of.as_ref().and_then(|person| person.name.as_deref()),
         )
         .execute(&mut *self.connection)
         .await
@@ -270,16 +273,33 @@ impl Tx for PostgresTx<'_> {
         identity::tasks(self.connection, principal, after, limit).await
     }
 
-    async fn remember(&mut self, replay: &Replay) -> Result<bool, StoreError> {
-        let written = sqlx::query!(
-            "INSERT INTO replayed (key, expires_at) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-            replay.key,
-            replay.expires_at.offset(),
-        )
-        .execute(&mut *self.connection)
-        .await
-        .map_err(unavailable)?;
-        Ok(written.rows_affected() == 1)
+    async fn remember(&mut self, replays: &[Replay]) -> Result<bool, StoreError> {
+        for (before, replay) in replays.iter().enumerate() {
+            // Waits for whoever remembers the same at another replica.
+            let written = sqlx::query!(
+                "INSERT INTO replayed (key, expires_at) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+                replay.key,
+                replay.expires_at.offset(),
+            )
+            .execute(&mut *self.connection)
+            .await
+            .map_err(unavailable)?;
+            if written.rows_affected() == 0 {
+                self.forget(replays.get(..before).unwrap_or_default()).await?;
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn forget(&mut self, replays: &[Replay]) -> Result<(), StoreError> {
+        for replay in replays {
+            sqlx::query!("DELETE FROM replayed WHERE key = $1", replay.key)
+                .execute(&mut *self.connection)
+                .await
+                .map_err(unavailable)?;
+        }
+        Ok(())
     }
 
     async fn first_key(&mut self, first: &FirstKey) -> Result<Option<[u8; 32]>, StoreError> {
@@ -410,9 +430,9 @@ impl Tx for PostgresTx<'_> {
             "INSERT INTO leases (id, task, principal, issuer, role, backend, handle,
                 decision_chain, decision_seq, epoch, state, issued_at, expires_at, max_expires_at,
                 native_expires_at, mint_deadline, settle_at, due_at, attempts, renewable, belts,
-                plan)
+                plan, on_behalf_of, on_behalf_name)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17,
-                $18, $19, $20, $21, $22)",
+                $18, $19, $20, $21, $22, $23, $24)",
             lease.id.uuid(),
             lease.task.uuid(),
             lease.principal,
@@ -435,6 +455,8 @@ impl Tx for PostgresTx<'_> {
             lease.renewable,
             &row::belt_names(&lease.belts),
             lease.plan.0,
+            lease.on_behalf_of.as_ref().map(|person| person.principal.as_str()),
+            lease.on_behalf_of.as_ref().and_then(|person| person.name.as_deref()),
         )
         .execute(&mut *self.connection)
         .await

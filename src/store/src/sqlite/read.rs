@@ -19,9 +19,11 @@ pub(super) const LEASE_COLUMNS: &str = "id, task, principal, issuer, role, backe
     decision_chain, decision_seq, epoch, state, issued_at, expires_at, max_expires_at, \
     native_expires_at, mint_deadline, settle_at, activated_at, delivered_at, cause, revoking_at, \
     revoked_at, next_attempt_at, attempts, error_class, claim_owner, claim_since, claim_until, \
-    renewable, belts, abandon_by, abandon_reason, abandon_at, plan, due_at, quarantined, kept";
+    renewable, belts, abandon_by, abandon_reason, abandon_at, plan, due_at, quarantined, kept, \
+    on_behalf_of, on_behalf_name";
 pub(super) const TASK_COLUMNS: &str = "id, principal, issuer, identity, purpose, token_hash, \
-    opened_at, expires_at, ended, closed_at, heartbeat, lost_at, run, job, bound_by, bound_to";
+    opened_at, expires_at, ended, closed_at, heartbeat, lost_at, run, job, bound_by, bound_to, \
+    on_behalf_of, on_behalf_name";
 /// When a task is due, as the index on it has it: `min` of a NULL would be NULL.
 pub(super) const TASK_DUE: &str = "min(expires_at, ifnull(lost_at, expires_at))";
 pub(super) const DISABLED_COLUMNS: &str =
@@ -90,6 +92,8 @@ pub(super) fn lease_row(row: &Row<'_>) -> rusqlite::Result<LeaseRow> {
         due_at: moment(row, "due_at")?,
         quarantined: row.get("quarantined")?,
         kept: row.get("kept")?,
+        on_behalf_of: row.get("on_behalf_of")?,
+        on_behalf_name: row.get("on_behalf_name")?,
     })
 }
 
@@ -111,6 +115,8 @@ pub(super) fn task_row(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
         job: row.get("job")?,
         bound_by: row.get("bound_by")?,
         bound_to: row.get("bound_to")?,
+        on_behalf_of: row.get("on_behalf_of")?,
+        on_behalf_name: row.get("on_behalf_name")?,
     })
 }
 

@@ -17,6 +17,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../../migrations/sqlite/0007_disabled.sql"),
     include_str!("../../../../migrations/sqlite/0008_bindings.sql"),
     include_str!("../../../../migrations/sqlite/0009_turned_away.sql"),
+    include_str!("../../../../migrations/sqlite/0010_on_behalf.sql"),
 ];
 
 #[derive(Debug, thiserror::Error)]

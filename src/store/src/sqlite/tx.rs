@@ -242,8 +242,9 @@ impl Tx for SqliteTx<'_> {
     async fn insert_task(&mut self, task: &Task) -> Result<(), StoreError> {
         self.execute(
             "INSERT INTO tasks (id, principal, issuer, identity, purpose, token_hash, opened_at,
-                expires_at, heartbeat, lost_at, run, job, bound_by, bound_to)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+                expires_at, heartbeat, lost_at, run, job, bound_by, bound_to, on_behalf_of,
+                on_behalf_name)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
             params![
                 task.id.uuid().as_bytes(),
                 task.principal,
@@ -259,6 +260,8 @@ impl Tx for SqliteTx<'_> {
                 task.keys.job.as_ref().map(JobKey::as_str),
                 task.binding.map(Binding::as_str),
                 task.binding.map(Binding::hash),
+                task.on_behalf_of.as_ref().map(|person| person.principal.as_str()),
+                task.on_behalf_of.as_ref().and_then(|person| person.name.as_deref()),
             ],
         )
         .map(drop)
@@ -386,17 +389,31 @@ impl Tx for SqliteTx<'_> {
     ) -> Result<OpenTasks, StoreError> {
         let sql = format!(
             "SELECT {TASK_COLUMNS} FROM tasks
-             WHERE ended IS NULL AND principal = ?1 AND id > ?2 ORDER BY id LIMIT ?3"
+             WHERE ended IS NULL AND (principal = ?1 OR on_behalf_of = ?1) AND id > ?2
+             ORDER BY id LIMIT ?3"
         );
         self.open_tasks(&sql, principal, after, limit)
     }
 
-    async fn remember(&mut self, replay: &Replay) -> Result<bool, StoreError> {
-        let written = self.execute(
-            "INSERT OR IGNORE INTO replayed (key, expires_at) VALUES (?1, ?2)",
-            params![replay.key, replay.expires_at.micros()],
-        )?;
-        Ok(written == 1)
+    async fn remember(&mut self, replays: &[Replay]) -> Result<bool, StoreError> {
+        for (before, replay) in replays.iter().enumerate() {
+            let written = self.execute(
+                "INSERT OR IGNORE INTO replayed (key, expires_at) VALUES (?1, ?2)",
+                params![replay.key, replay.expires_at.micros()],
+            )?;
+            if written == 0 {
+                self.forget(replays.get(..before).unwrap_or_default()).await?;
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn forget(&mut self, replays: &[Replay]) -> Result<(), StoreError> {
+        for replay in replays {
+            self.execute("DELETE FROM replayed WHERE key = ?1", params![replay.key])?;
+        }
+        Ok(())
     }
 
     async fn first_key(&mut self, first: &FirstKey) -> Result<Option<[u8; 32]>, StoreError> {
@@ -516,9 +533,9 @@ impl Tx for SqliteTx<'_> {
             "INSERT INTO leases (id, task, principal, issuer, role, backend, handle,
                 decision_chain, decision_seq, epoch, state, issued_at, expires_at, max_expires_at,
                 native_expires_at, mint_deadline, settle_at, due_at, attempts, renewable, belts,
-                plan)
+                plan, on_behalf_of, on_behalf_name)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
-                ?18, ?19, ?20, ?21, ?22)",
+                ?18, ?19, ?20, ?21, ?22, ?23, ?24)",
             params![
                 lease.id.uuid().as_bytes(),
                 lease.task.uuid().as_bytes(),
@@ -542,6 +559,8 @@ impl Tx for SqliteTx<'_> {
                 lease.renewable,
                 row::belt_names(&lease.belts).join(" "),
                 lease.plan.0.to_string(),
+                lease.on_behalf_of.as_ref().map(|person| person.principal.as_str()),
+                lease.on_behalf_of.as_ref().and_then(|person| person.name.as_deref()),
             ],
         )
         .map(drop)

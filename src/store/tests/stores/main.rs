@@ -17,8 +17,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use dayfly_backend_sdk::{Expiry, HandlePrefix, Plan, Timestamp};
 use dayfly_lease::{
     Clock, Disabling, Engine, IdempotencyKey, Intent, JobEnd, JobKey, JobKeys, LeaseId, NewTask,
-    ReplicaId, Settings, Store, StoreError, SystemClock, SystemEntropy, TaskEnd, TaskId, TokenUse,
-    Write, Written,
+    ReplicaId, Settings, Store, StoreError, SystemClock, SystemEntropy, TaskEnd, TaskId, Write,
+    Written,
     audit::{Entry, Signer},
     conformance,
 };
@@ -122,7 +122,7 @@ fn opened(written: Result<Written, StoreError>) -> TaskId {
 async fn opening(store: &dyn Store, token: u8, keys: JobKeys) -> Write {
     let task = NewTask { keys, ..new_task(store, token).await };
     let decision = Entry::new("task.opened", "ci|repo");
-    Write::OpenTask { task: Box::new(task), used: TokenUse::AnyTime, decision }
+    Write::OpenTask { task: Box::new(task), used: Vec::new(), decision }
 }
 
 async fn new_task(store: &dyn Store, token: u8) -> NewTask {
@@ -138,13 +138,15 @@ async fn new_task(store: &dyn Store, token: u8) -> NewTask {
         heartbeat: None,
         keys: JobKeys::default(),
         binding: None,
+        on_behalf_of: None,
+        person_issued_at: None,
     }
 }
 
 async fn open(store: &dyn Store, task: NewTask) -> TaskId {
     let id = task.id;
     let decision = Entry::new("task.opened", "ci|repo");
-    let write = Write::OpenTask { task: Box::new(task), used: TokenUse::AnyTime, decision };
+    let write = Write::OpenTask { task: Box::new(task), used: Vec::new(), decision };
     store.write(write).await.unwrap();
     id
 }

@@ -14,8 +14,13 @@ use crate::{ambient::Ambient, args::process::EnvironmentArgs};
 pub(crate) const TASK: &str = "DAYFLY_TASK";
 
 /// With these the command could open tasks of its own, act on ours, or ask the agent.
-const WITHHELD: &[&str] =
-    &["DAYFLY_AGENT_SOCKET", "DAYFLY_ID_TOKEN", "DAYFLY_PROOF_KEY_FILE", TASK];
+const WITHHELD: &[&str] = &[
+    "DAYFLY_AGENT_SOCKET",
+    "DAYFLY_ID_TOKEN",
+    "DAYFLY_ON_BEHALF_OF_FILE",
+    "DAYFLY_PROOF_KEY_FILE",
+    TASK,
+];
 const WITHHELD_PREFIX: &str = "DAYFLY_TOKEN";
 /// Where we look for tokens ourselves. The platform's own variable often has the same value.
 const TOKENS: &[&str] = &["DAYFLY_ID_TOKEN", "DAYFLY_TOKEN"];
@@ -173,13 +178,14 @@ mod tests {
         child.variables.iter().map(|(name, _)| name.to_str().unwrap()).collect()
     }
 
-    const IDENTITIES: [&str; 11] = [
+    const IDENTITIES: [&str; 12] = [
         "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
         "ACTIONS_ID_TOKEN_REQUEST_URL",
         "BITBUCKET_STEP_OIDC_TOKEN",
         "CIRCLE_OIDC_TOKEN_V2",
         "DAYFLY_AGENT_SOCKET",
         "DAYFLY_ID_TOKEN",
+        "DAYFLY_ON_BEHALF_OF_FILE",
         "DAYFLY_TASK",
         "DAYFLY_TOKEN",
         "DAYFLY_TOKEN_FILE",

@@ -15,6 +15,7 @@ fn lease(role: &str, environment: &[(&str, &str)], fields: &[(&str, &str)]) -> L
         id: format!("lse_{role}"),
         task: "tsk_1".into(),
         principal: "issuer:subject".into(),
+        on_behalf_of: None,
         role: role.into(),
         backend: "main".into(),
         handle: "df_1".into(),

@@ -8,9 +8,10 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use axum::{extract::State, http::StatusCode, response::Response};
 use data_encoding::BASE64URL_NOPAD;
 use dayfly_api as api;
+use dayfly_backend_sdk::Secret;
 use dayfly_lease::{
-    Binding, FirstKey, JobKey, Minted, NewTask, Refusal, Replay, Task, TaskId, TokenUse, Write,
-    Written, audit::Entry,
+    Binding, FirstKey, JobKey, Minted, NewTask, Person, Refusal, Replay, Task, TaskId, TokenUse,
+    Write, Written, audit::Entry,
 };
 use futures_util::future::try_join_all;
 use serde_json::json;
@@ -62,21 +63,55 @@ pub(crate) async fn handler(
     if caller.task.is_some() {
         return Err(Fault::unauthenticated());
     }
-    let acceptable = acceptable(&broker, &wanted)
-        .and_then(|(ttl, heartbeat)| Ok((ttl, heartbeat, binding(&broker, &caller, wanted.bind)?)));
+    let Opened { token, task, minted, guard } = opened(&broker, caller, &wanted).await?;
+    let shown = minted.iter().map(|m| render::lease(&m.lease, Some(&m.credential)));
+    let body = api::OpenedTask {
+        id: task.id.to_string(),
+        token: token.expose().to_owned(),
+        token_type: token_type(task.binding).to_owned(),
+        binding: task.binding.map(|binding| binding.as_str().to_owned()),
+        state: "open".to_owned(),
+        expires_at: task.expires_at.rfc3339(),
+        lost_at: task.heartbeat.map(|heartbeat| heartbeat.lost_at.rfc3339()),
+        leases: shown.collect(),
+    };
+    let deliveries = minted.into_iter().map(|minted| minted.delivery).collect();
+    respond(StatusCode::CREATED, &body, Handover { deliveries, task: Some(guard) })
+}
+
+/// A task that was opened, with what was minted for it. It ends again if this is dropped.
+pub(in crate::http) struct Opened {
+    pub(in crate::http) token: Secret,
+    pub(in crate::http) task: Task,
+    pub(in crate::http) minted: Vec<Minted>,
+    pub(in crate::http) guard: TaskGuard,
+}
+
+/// Opens what an identity asks for, on whoever's behalf it asks.
+pub(in crate::http) async fn opened(
+    broker: &Broker,
+    caller: Caller,
+    wanted: &api::CreateTask,
+) -> Result<Opened, Fault> {
+    let acceptable = acceptable(broker, wanted)
+        .and_then(|(ttl, heartbeat)| Ok((ttl, heartbeat, binding(broker, &caller, wanted.bind)?)));
     let (ttl, heartbeat, binding) = match acceptable {
         Ok(acceptable) => acceptable,
         Err(fault) => {
-            caller.note_refusal(&broker, fault.code(), None).await?;
+            caller.note_refusal(broker, fault.code(), None).await?;
             return Err(fault);
         }
     };
+    let caller = match &wanted.on_behalf_of {
+        Some(api::PersonToken(token)) => caller.on_behalf_of(broker, token).await?,
+        None => caller,
+    };
     let caller = caller.bound(binding);
     let ask = Ask::OpenTask { purpose: &wanted.purpose, ttl_seconds: wanted.ttl_seconds };
-    let allowed = caller.may(&broker, &ask).await.map_err(Refused::forbidden)?;
+    let allowed = caller.may(broker, &ask).await.map_err(Refused::forbidden)?;
     let id = TaskId::new(broker.clock.now(), broker.entropy.as_ref());
     // Every role is asked for before anything is written: one denial, and nothing happens.
-    let permitted = all_permitted(&broker, &caller, id, &wanted).await?;
+    let permitted = all_permitted(broker, &caller, id, wanted).await?;
     let (token, token_hash) = task_token(broker.entropy.as_ref());
     let new = NewTask {
         id,
@@ -90,26 +125,21 @@ pub(crate) async fn handler(
         heartbeat,
         keys: broker.job_of(&caller.principal),
         binding,
+        on_behalf_of: caller.person.as_ref().map(named),
+        person_issued_at: caller.person.as_ref().and_then(Principal::issued_at),
     };
-    let mut task = open(&broker, &caller, new, &allowed).await?;
+    let mut task = open(broker, &caller, new, &allowed).await?;
     let guard = TaskGuard::new(&broker.engine, task.id);
     let owner = caller.with_task(task.clone());
-    let mints = permitted.into_iter().map(|permitted| mint(&broker, &owner, id, permitted, None));
+    let mints = permitted.into_iter().map(|permitted| mint(broker, &owner, id, permitted, None));
     // The first failure drops the others, and what they minted is revoked as undelivered.
-    let minted: Vec<Minted> = heard_meanwhile(&broker, &mut task, try_join_all(mints)).await?;
-    let shown = minted.iter().map(|m| render::lease(&m.lease, Some(&m.credential)));
-    let body = api::OpenedTask {
-        id: task.id.to_string(),
-        token: token.expose().to_owned(),
-        token_type: token_type(binding).to_owned(),
-        binding: binding.map(|binding| binding.as_str().to_owned()),
-        state: "open".to_owned(),
-        expires_at: task.expires_at.rfc3339(),
-        lost_at: task.heartbeat.map(|heartbeat| heartbeat.lost_at.rfc3339()),
-        leases: shown.collect(),
-    };
-    let deliveries = minted.into_iter().map(|minted| minted.delivery).collect();
-    respond(StatusCode::CREATED, &body, Handover { deliveries, task: Some(guard) })
+    let minted: Vec<Minted> = heard_meanwhile(broker, &mut task, try_join_all(mints)).await?;
+    Ok(Opened { token, task, minted, guard })
+}
+
+/// A person as the rows of a task and of its leases name them.
+fn named(person: &Principal) -> Person {
+    Person { principal: person.id(), name: person.display_name() }
 }
 
 /// Does `work` for whoever waits for it, who is there, and cannot say so before it has the token:
@@ -215,7 +245,7 @@ fn binding(
 
 /// RFC 6749 §7.1, RFC 9449 §5. A token that is bound to a certificate is shown as any other
 /// (RFC 8705 §3).
-fn token_type(binding: Option<Binding>) -> &'static str {
+pub(in crate::http) fn token_type(binding: Option<Binding>) -> &'static str {
     match binding {
         Some(Binding::Key(_)) => "DPoP",
         Some(Binding::Certificate(_)) | None => "Bearer",
@@ -231,19 +261,20 @@ fn heartbeat(broker: &Broker, seconds: i64) -> Result<Duration, Fault> {
     })
 }
 
-/// Writes the task, its decision and the token's use in one transaction.
+/// Writes the task, its decision and the tokens' use in one transaction.
 async fn open(
     broker: &Broker,
     caller: &Caller,
     new: NewTask,
     allowed: &Allowed,
 ) -> Result<Task, Fault> {
-    let principal = &caller.principal;
-    let used = token_use(principal, caller.possession.key());
+    let (principal, person) = (&caller.principal, caller.person.as_ref());
+    let tokens = [Some(principal), person].into_iter().flatten();
+    let used = tokens.filter_map(|token| token_use(token, caller.possession.key())).collect();
     let decision = allowed.decision();
     let rules: Vec<&str> = decision.rules.iter().map(|rule| rule.id.as_str()).collect();
     let job = new.keys.job.as_ref().or(new.keys.run.as_ref());
-    let entry = Entry::new("task.opened", principal.id())
+    let mut entry = Entry::new("task.opened", principal.id())
         .with("purpose", new.purpose.as_str())
         .with("ttl_seconds", new.ttl.as_secs())
         .with("heartbeat_seconds", new.heartbeat.map(|every| every.as_secs()))
@@ -255,6 +286,11 @@ async fn open(
         .with("token_hash", principal.token_hash.as_str())
         .with("token_id", principal.token_id.as_deref())
         .with("request", request_id());
+    if let Some(person) = person {
+        entry = entry
+            .with("person_token_hash", person.token_hash.as_str())
+            .with("person_token_id", person.token_id.as_deref());
+    }
     let write = Write::OpenTask { task: Box::new(new), used, decision: entry };
     match broker.engine.store().write(write).await {
         Ok(Written::Task(task)) => Ok(*task),
@@ -266,6 +302,11 @@ async fn open(
                 Some(Refusal::IdentityDisabled) => {
                     return Err(caller.refused(broker, "identity_disabled").await?);
                 }
+                Some(Refusal::PersonDisabled) => {
+                    if let Some(person) = person {
+                        caller.refused_person(broker, person, "identity_disabled").await?;
+                    }
+                }
                 Some(Refusal::AnotherKey) => {
                     caller.refused(broker, "token_bound_to_another_key").await?;
                 }
@@ -276,16 +317,16 @@ async fn open(
     }
 }
 
-/// How the caller's token may be used. The key that it was first proven with is remembered under
+/// How a token may be used; none where its holder may use it as often as they like. The key that it was first proven with is remembered under
 /// a name that no token used once has: no issuer's name has a colon.
-fn token_use(principal: &Principal, key: Option<[u8; 32]>) -> TokenUse {
+fn token_use(principal: &Principal, key: Option<[u8; 32]>) -> Option<TokenUse> {
     let expires_at = principal.token_expires_at.plus(REPLAY_MARGIN);
     if principal.single_use {
-        return TokenUse::Once(Replay { key: principal.replay_key(), expires_at });
+        return Some(TokenUse::Once(Replay { key: principal.replay_key(), expires_at }));
     }
     if principal.first_key_binds {
         let token = format!("first-key:{}", principal.replay_key());
-        return TokenUse::ByFirstKey(FirstKey { token, key, expires_at });
+        return Some(TokenUse::ByFirstKey(FirstKey { token, key, expires_at }));
     }
-    TokenUse::AnyTime
+    None
 }

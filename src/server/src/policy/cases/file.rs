@@ -13,7 +13,7 @@ use dayfly_lease::Binding;
 use serde::Deserialize;
 
 use super::{
-    super::{Ask, Circumstances, LeaseFacts, PolicyFault, RoleFacts},
+    super::{Ask, Circumstances, LeaseFacts, Party, PolicyFault, RoleFacts},
     Verdict,
 };
 use crate::identity::{ClaimValue, Kind, Principal};
@@ -130,6 +130,8 @@ pub(super) struct CaseTable {
     without: Vec<String>,
     subject: Option<String>,
     issuer: Option<String>,
+    /// The person (a principal by its name here) on whose behalf it is asked.
+    on_behalf_of: Option<String>,
     action: ActionName,
     role: Option<String>,
     /// The principal (by its name here) that owns the task or lease.
@@ -144,6 +146,8 @@ pub(super) struct CaseTable {
     now: Option<String>,
     expect: Expected,
     rule: Rules,
+    /// Who of the two is denied, where both are asked about.
+    denied: Option<Party>,
     /// Worked out when the file is parsed.
     #[serde(skip)]
     owner_id: String,
@@ -198,6 +202,18 @@ impl CaseFile {
         }
         Ok(principal)
     }
+
+    /// The person on whose behalf a case is asked. That it is one, and that nobody else's behalf
+    /// is meant, the broker sees to before it asks.
+    pub(super) fn person(&self, case: &CaseTable) -> Result<Option<Principal>, String> {
+        let Some(name) = &case.on_behalf_of else { return Ok(None) };
+        let table = self.principals.get(name);
+        let person = table.ok_or_else(|| format!("no principal is named `{name}`"))?.principal();
+        match person.kind {
+            Kind::Human => Ok(Some(person)),
+            Kind::Workload => Err(format!("`on_behalf_of = \"{name}\"` is no person")),
+        }
+    }
 }
 
 impl PrincipalTable {
@@ -220,14 +236,29 @@ impl PrincipalTable {
 }
 
 impl CaseTable {
-    pub(super) fn expected(&self) -> Verdict {
-        Verdict {
-            allowed: self.expect == Expected::Allow,
-            rules: match &self.rule {
-                Rules::One(rule) => BTreeSet::from([rule.clone()]),
-                Rules::All(rules) => rules.clone(),
-            },
+    /// What the case says. Of two who are asked about, it must say whom it expects to be denied:
+    /// the same rule can be the answer of both.
+    pub(super) fn expected(
+        &self,
+        ask: &Ask<'_>,
+        circumstances: &Circumstances,
+    ) -> Result<Verdict, String> {
+        let both = circumstances.on_behalf_of.is_some() && ask.action().takes_both();
+        match (self.expect, self.denied) {
+            (Expected::Deny, None) if both => {
+                return Err("say who is denied: `denied = \"workload\"` or `\"person\"`".to_owned());
+            }
+            (Expected::Deny, Some(_)) if both => {}
+            (Expected::Allow | Expected::Deny, Some(_)) => {
+                return Err("`denied` has no use here".to_owned());
+            }
+            (Expected::Allow | Expected::Deny, None) => {}
         }
+        let rules = match &self.rule {
+            Rules::One(rule) => BTreeSet::from([rule.clone()]),
+            Rules::All(rules) => rules.clone(),
+        };
+        Ok(Verdict { allowed: self.expect == Expected::Allow, rules, denied: self.denied })
     }
 
     pub(super) fn circumstances(&self) -> Result<Circumstances, String> {
@@ -240,7 +271,8 @@ impl CaseTable {
             BindingName::Certificate => Binding::Certificate([0; 32]),
             BindingName::Key => Binding::Key([0; 32]),
         });
-        Ok(Circumstances { source_address: self.source_address, now, own_task, binding })
+        let source_address = self.source_address;
+        Ok(Circumstances { source_address, now, own_task, binding, on_behalf_of: None })
     }
 
     pub(super) fn ask<'a>(

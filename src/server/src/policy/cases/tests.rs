@@ -82,6 +82,46 @@ fn a_case_changes_claims_and_leaves_some_out() {
     assert!(matches!(run_one(RULES, &absent), Err(CasesError::Cases(_))));
 }
 
+const BEHALF: &str = r#"@id("programs") permit(principal is Dayfly::Workload,
+        action == Dayfly::Action::"mint", resource)
+    when { context has on_behalf_of };
+    @id("people") permit(principal is Dayfly::Human, action == Dayfly::Action::"mint", resource)
+    when { principal in Dayfly::Claim::"groups=on-call" && context has actor };"#;
+
+fn on_behalf(person: &str, answer: &str) -> String {
+    let people = "[principals.ada]\nkind = \"human\"\nissuer = \"corporate\"\nsubject = \"ada\"\n\
+        claims = { groups = [\"on-call\"] }\n[principals.bob]\nkind = \"human\"\n\
+        issuer = \"corporate\"\nsubject = \"bob\"\n";
+    format!(
+        "principal = \"job\"\naction = \"mint\"\nrole = \"reader\"\n\
+         on_behalf_of = \"{person}\"\n{answer}\n{people}"
+    )
+}
+
+#[test]
+fn a_case_on_somebodys_behalf_says_who_of_the_two_is_denied() {
+    let allowed = "expect = \"allow\"\nrule = [\"people\", \"programs\"]";
+    let denied = "expect = \"deny\"\nrule = \"default-deny\"\ndenied = \"person\"";
+    let passed = |rules: &str, case: &str| run_one(rules, case).unwrap().passed();
+    assert!(passed(BEHALF, &on_behalf("ada", allowed)));
+    assert!(passed(BEHALF, &on_behalf("bob", denied)));
+    assert!(!passed(BEHALF, &on_behalf("bob", &denied.replace("person", "workload"))));
+    let other = BEHALF.replace("Dayfly::Workload", "Dayfly::Human");
+    assert!(passed(&other, &on_behalf("ada", &denied.replace("person", "workload"))));
+    for (person, answer, message) in [
+        ("job", allowed, "is no person"),
+        ("eve", allowed, "no principal is named `eve`"),
+        ("bob", denied.split("\ndenied").next().unwrap(), "say who is denied"),
+        ("ada", &format!("{allowed}\ndenied = \"person\""), "has no use here"),
+    ] {
+        let error = run_one(BEHALF, &on_behalf(person, answer)).unwrap_err();
+        let faults = error.faults();
+        assert!(faults.iter().any(|it| it.message.contains(message)), "{message}: {faults:?}");
+    }
+    let alone = format!("{}denied = \"person\"\n", case("deny", "\"default-deny\""));
+    assert!(matches!(run_one(RULES, &alone), Err(CasesError::Cases(_))));
+}
+
 #[test]
 fn no_cases_are_a_failure() {
     let dir = tempfile::tempdir().unwrap();

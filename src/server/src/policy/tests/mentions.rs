@@ -4,7 +4,10 @@ use cedar_policy::{Entities, EvalResult, Request};
 use dayfly_lease::Binding;
 
 use super::*;
-use crate::policy::{mentions::Mentions, request::Parts};
+use crate::policy::{
+    mentions::Mentions,
+    request::{Beside, Parts},
+};
 
 fn mentions(rules: &str) -> Mentions {
     let set: PolicySet = rules.parse().unwrap();
@@ -49,6 +52,18 @@ fn what_a_rule_reads_is_mentioned() {
         ),
         ("[{x: principal.id}].contains({x: \"1\"})", these(&["id"]), none(), none()),
         ("{x: context.purpose}.x == \"1\"", these(&["purpose", "x"]), none(), none()),
+        (
+            "context has on_behalf_of && context.on_behalf_of in Dayfly::Claim::\"groups=a\"",
+            these(&["on_behalf_of"]),
+            none(),
+            these(&["groups=a"]),
+        ),
+        (
+            "context.actor.hasTag(\"a\") && context.on_behalf_of.subject == \"1\"",
+            these(&["actor", "on_behalf_of", "subject"]),
+            these(&["a"]),
+            none(),
+        ),
     ] {
         assert_eq!(named(condition), [attributes, tags, claims].map(Some), "{condition}");
     }
@@ -86,7 +101,7 @@ fn what_nobody_mentions_is_left_out() {
     let mentions = rules.slices.mentions(&mint(&facts));
     let asker = Asker { vocabulary: rules.vocabulary, mentions };
     let Parts { caller, resource, context, .. } =
-        asker.parts(&who, &mint(&facts), &at_noon()).unwrap();
+        asker.parts(&who, &mint(&facts), &at_noon(), None).unwrap();
     assert!(context.get("token_binding").is_none() && context.get("now").is_none());
     assert!(caller.tag("a").is_some() && caller.tag("b").is_none());
     assert!(caller.attr("subject").is_none() && resource.attr("owner").is_none());
@@ -104,10 +119,35 @@ fn what_a_token_is_bound_to_is_said_to_rules_that_mention_it() {
         (Some(Binding::Certificate([1; 32])), "certificate"),
     ] {
         let circumstances = Circumstances { binding, ..at_noon() };
-        let Parts { context, .. } = asker.parts(&job(&[]), &mint(&facts), &circumstances).unwrap();
+        let Parts { context, .. } =
+            asker.parts(&job(&[]), &mint(&facts), &circumstances, None).unwrap();
         assert_eq!(context.get("token_binding"), Some(EvalResult::String(said.to_owned())));
         assert!(context.get("now").is_none(), "which nobody mentions");
     }
+}
+
+#[test]
+fn who_stands_beside_is_shown_to_rules_that_ask_for_them() {
+    let who = job(&[("a", "1"), ("b", "2")]);
+    let ada = member(&["on-call", "everyone"]);
+    let facts = role("reader", "orders");
+    let text = r#"@id("t") permit(principal is Dayfly::Human, action == Dayfly::Action::"mint", resource)
+        when { context has actor && context.actor.hasTag("a") };"#;
+    let rules = rules(text);
+    let mentions = rules.slices.mentions(&mint(&facts));
+    let asker = Asker { vocabulary: rules.vocabulary, mentions };
+    let beside = Some(Beside::Actor(&who));
+    let Parts { beside, context, .. } =
+        asker.parts(&ada, &mint(&facts), &at_noon(), beside).unwrap();
+    let actor = beside.unwrap();
+    assert!(actor.tag("a").is_some() && actor.tag("b").is_none());
+    assert_eq!(context.get("actor"), Some(EvalResult::EntityUid(actor.uid())));
+    let mentions = Mentions::default();
+    let asker = Asker { vocabulary: rules.vocabulary, mentions: &mentions };
+    let beside = Some(Beside::Person(&ada));
+    let Parts { beside, context, .. } =
+        asker.parts(&who, &mint(&facts), &at_noon(), beside).unwrap();
+    assert!(beside.is_none() && context.get("on_behalf_of").is_none());
 }
 
 #[test]
@@ -144,20 +184,37 @@ fn each_question_fits_the_schema_when_nothing_is_left_out() {
     assert_eq!(asked.len(), ask::Action::ALL.len());
     let address = Some([192, 0, 2, 1].into());
     let binding = Some(Binding::Certificate([1; 32]));
+    // Others than who asks, since an entity is there once.
+    let program = principal(Kind::Workload, "gitlab", "project");
+    let person = principal(Kind::Human, "partner", "bob");
     for who in [job(&[("a", "1")]), member(&["a"])] {
         for circumstances in
             [at_noon(), Circumstances { source_address: address, binding, ..with_task(task) }]
         {
             for ask in &asks {
-                let Parts { caller, action, resource, context } =
-                    asker.parts(&who, ask, &circumstances).unwrap();
-                let (by, of) = (caller.uid(), resource.uid());
-                let fits = Some(vocabulary.schema());
-                Request::new(by, action, of, context, fits)
-                    .unwrap_or_else(|e| panic!("{ask:?}: {e}"));
-                Entities::from_entities([caller, resource], fits)
-                    .unwrap_or_else(|e| panic!("{ask:?}: {e}"));
+                for beside in besides(ask, &program, &person) {
+                    let Parts { caller, action, resource, beside, context } =
+                        asker.parts(&who, ask, &circumstances, beside).unwrap();
+                    let (by, of) = (caller.uid(), resource.uid());
+                    let fits = Some(vocabulary.schema());
+                    Request::new(by, action, of, context, fits)
+                        .unwrap_or_else(|e| panic!("{ask:?}: {e}"));
+                    let entities = [caller, resource].into_iter().chain(beside);
+                    Entities::from_entities(entities, fits)
+                        .unwrap_or_else(|e| panic!("{ask:?}: {e}"));
+                }
             }
         }
     }
+}
+
+/// Who may stand beside whoever is asked about.
+fn besides<'a>(
+    ask: &Ask<'_>,
+    program: &'a Principal,
+    person: &'a Principal,
+) -> Vec<Option<Beside<'a>>> {
+    let named = ask.action().names_the_person().then_some(Some(Beside::Person(person)));
+    let both = ask.action().takes_both().then_some(Some(Beside::Actor(program)));
+    [Some(None), named, both].into_iter().flatten().collect()
 }

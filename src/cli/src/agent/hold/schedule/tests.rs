@@ -8,6 +8,7 @@ const TASK_ENDS: &str = "2026-01-01T06:00:00Z";
 
 fn lease(expires_at: &str, renewable: bool) -> Lease {
     Lease {
+        on_behalf_of: None,
         id: "lse_1".into(),
         task: "tsk_1".into(),
         principal: "ci:repo".into(),
