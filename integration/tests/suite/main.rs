@@ -30,6 +30,8 @@ mod http_api;
 #[cfg(test)]
 mod identities;
 #[cfg(test)]
+mod injector;
+#[cfg(test)]
 mod job_life;
 #[cfg(test)]
 mod jwt;

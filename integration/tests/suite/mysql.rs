@@ -19,14 +19,14 @@ const SETUP: &str =
     GRANT SELECT ON mysql.user TO dayfly@'%';
     GRANT SELECT ON app.* TO dayfly@'%' WITH GRANT OPTION;";
 
-struct Mariadb {
+pub(crate) struct Mariadb {
     directory: TempDir,
     port: u16,
     child: Child,
 }
 
 impl Mariadb {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let directory = tempfile::Builder::new().prefix("dfm").tempdir_in("/tmp").unwrap();
         let data = format!("--datadir={}", directory.path().join("data").display());
         let mut command = Command::new("mariadb-install-db");
@@ -52,7 +52,7 @@ impl Mariadb {
         server
     }
 
-    fn backend(&self) -> String {
+    pub(crate) fn backend(&self) -> String {
         format!(
             "[[backend]]\nname = \"shop\"\nkind = \"mysql\"\nserver = \"mariadb\"\n\
              prefix = \"dm_\"\nhost = \"127.0.0.1\"\nport = {}\nusername = \"dayfly\"\n\

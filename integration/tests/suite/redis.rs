@@ -12,14 +12,14 @@ use std::{
 use dayfly_integration::{Broker, BrokerConfig, Store, eventually, free_port};
 use tempfile::TempDir;
 
-struct Redis {
+pub(crate) struct Redis {
     directory: TempDir,
     port: u16,
     child: Child,
 }
 
 impl Redis {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let directory = tempfile::Builder::new().prefix("dfr").tempdir_in("/tmp").unwrap();
         let users = "user default off\nuser dayfly on >broker-password ~* &* +@all\n";
         fs::write(directory.path().join("users.acl"), users).unwrap();
@@ -37,7 +37,7 @@ impl Redis {
         redis
     }
 
-    fn backend(&self) -> String {
+    pub(crate) fn backend(&self) -> String {
         format!(
             "[[backend]]\nname = \"cache\"\nkind = \"redis\"\nprefix = \"dc_\"\n\
              nodes = [\"127.0.0.1:{}\"]\nusername = \"dayfly\"\n\

@@ -5,6 +5,7 @@
 
 mod agent;
 mod credential;
+mod deliver;
 mod on_behalf;
 pub(crate) mod process;
 mod values;
@@ -22,8 +23,12 @@ use dayfly_api::Outcome;
 pub(crate) use crate::args::{
     agent::AgentArgs,
     credential::{CredentialArgs, HelperArgs, Protocol, WantedArgs},
+    deliver::{
+        DeliverArgs, FieldName, FileFormat, FileSource, FileSpec, OnExpiry, OnRotate, is_word,
+        is_word_char,
+    },
     on_behalf::OnBehalfArgs,
-    values::{FieldName, Part, RoleRequest, ServedCredential, is_variable_name},
+    values::{MappedField, Part, RoleRequest, ServedCredential, is_variable_name},
 };
 use crate::{
     ambient::Ambient,
@@ -41,6 +46,7 @@ const EXAMPLES: &str = "\
 Examples:
   dayfly exec --role pg-migrate -- ./migrate.sh
   dayfly exec --role OLD=pg-read --role NEW=pg-write --ttl 1h -- ./copy.sh
+  dayfly exec --file pg_service.conf=pg-read --ttl 24h -- ./server
   dayfly lease list --state active
   dayfly lease revoke lse_… --reason 'laptop lost'";
 
@@ -52,9 +58,9 @@ the AWS credentials of the environment or of the container; they are used by tha
 The task's token is bound to a key of this run's. Where the identity token is the same for a whole \
 job, the first key binds it: several runs in the job then need one --proof-key-file.
 
-Exit codes: the command's own; 125 if dayfly failed before the command started, 126 if the command \
-can't be executed, 127 if it was not found. If a signal killed the command, dayfly dies of the same \
-one, which a shell shows as 128+N.";
+Exit codes: the command's own; 124 if it was stopped by --on-expiry term; 125 if dayfly failed \
+before the command started, 126 if the command can't be executed, 127 if it was not found. If a \
+signal killed the command, dayfly dies of the same one, which a shell shows as 128+N.";
 
 const ABANDON_ABOUT: &str = "\
 Gives up on a lease whose revocation keeps failing. Its credential may still work, and nothing \
@@ -162,14 +168,16 @@ pub(crate) enum Command {
 #[command(after_help = EXEC_HELP)]
 pub(crate) struct ExecArgs {
     /// A role to get a credential for; with NAME= its variables become NAME_…
-    #[arg(long = "role", required_unless_present = "aws_endpoint", value_name = "[NAME=]ROLE",
-        action = ArgAction::Append)]
+    #[arg(long = "role", value_name = "[NAME=]ROLE", action = ArgAction::Append)]
     pub(crate) roles: Vec<RoleRequest>,
 
     /// A role whose AWS credentials the command gets from a loopback port, always fresh, instead of
     /// from its environment
     #[arg(long, value_name = "ROLE", value_parser = role_name)]
     pub(crate) aws_endpoint: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) deliver: DeliverArgs,
 
     /// How long the command may take at most
     #[arg(long, default_value = "15m", value_parser = ttl)]

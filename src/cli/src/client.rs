@@ -26,6 +26,8 @@ use crate::{client::transport::can_repeat, identity::Token, proof::NoKey};
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a call is tried at most.
 const ATTEMPTS_MAX: u32 = 3;
+/// Under which name a request is the same one when it is sent again.
+const ONCE_HEADER: &str = "idempotency-key";
 /// Where a proof of possession stands, and what a broker says of one that it does not accept.
 const PROOF_HEADER: &str = "dpop";
 const INVALID_PROOF: &str = "invalid_dpop_proof";
@@ -68,13 +70,23 @@ impl Client {
         call: Call<'_, B>,
         bearer: &Token,
     ) -> Result<T, Error> {
-        let answer = self.repeated(&call, bearer).await;
+        self.send_once(call, bearer, None).await
+    }
+
+    /// The same with a key under which the broker does it once, however often it is sent.
+    async fn send_once<B: Serialize, T: DeserializeOwned>(
+        &self,
+        call: Call<'_, B>,
+        bearer: &Token,
+        key: Option<&str>,
+    ) -> Result<T, Error> {
+        let answer = self.repeated(&call, bearer, key).await;
         if let Err(Error::Refused { problem, date: Some(date), .. }) = &answer
             && problem.code == INVALID_PROOF
             && bearer.key().is_some_and(|key| key.follow(*date))
         {
             // Nothing was done, and our clock is not the broker's: once more by that.
-            return self.repeated(&call, bearer).await;
+            return self.repeated(&call, bearer, key).await;
         }
         answer
     }
@@ -83,23 +95,25 @@ impl Client {
         &self,
         call: &Call<'_, B>,
         bearer: &Token,
+        key: Option<&str>,
     ) -> Result<T, Error> {
         let mut pause = PAUSE;
         for _ in 1..call.attempts_max {
-            match self.attempt(call, bearer).await {
+            match self.attempt(call, bearer, key).await {
                 Err(error) if can_repeat(&error, call.repeat) => {}
                 answer => return answer,
             }
             tokio::time::sleep(jittered(pause)).await;
             pause *= 2;
         }
-        self.attempt(call, bearer).await
+        self.attempt(call, bearer, key).await
     }
 
     async fn attempt<B: Serialize, T: DeserializeOwned>(
         &self,
         call: &Call<'_, B>,
         bearer: &Token,
+        once: Option<&str>,
     ) -> Result<T, Error> {
         let mut request = self
             .http
@@ -110,6 +124,9 @@ impl Client {
         if let Some(key) = bearer.key() {
             let proof = key.proof(&call.method, &call.url, bearer.hash())?;
             request = request.header(PROOF_HEADER, proof);
+        }
+        if let Some(once) = once {
+            request = request.header(ONCE_HEADER, once);
         }
         if let Some(body) = call.body {
             request = request.json(body);

@@ -6,35 +6,33 @@
 mod asleep;
 pub(crate) mod attended;
 mod child;
+mod deliver;
 mod endpoint;
 pub(crate) mod environment;
 mod heartbeat;
+mod hold;
 mod parent;
 mod reap;
 mod renew;
 mod report;
+mod restart;
+mod run;
 mod signals;
 mod stop;
 
 use std::{
-    collections::BTreeMap,
-    ffi::OsString,
-    io,
-    path::Path,
-    pin::{Pin, pin},
-    rc::Rc,
-    sync::Arc,
+    cell::RefCell, ffi::OsString, io, mem::take, path::Path, pin::pin, rc::Rc, sync::Arc,
     time::Duration,
 };
 
-use dayfly_api::{CreateTask, OpenedTask, Outcome, Problem};
-use futures_util::future::{join, join3};
+use dayfly_api::{CreateTask, Credential, Lease, OpenedTask, Outcome, Problem};
+use futures_util::future::join;
 use rustix::process::{Pid, Signal, getpid};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub(crate) use crate::exec::child::become_child;
 use crate::{
-    agent::{hold, place},
+    agent::{hold as agent_hold, place},
     ambient::Ambient,
     args::{
         Context, ExecArgs, IdentityArgs,
@@ -43,23 +41,19 @@ use crate::{
     ci::Ci,
     client::{self, Client, jittered},
     exec::{
-        child::{Exit, Spawned},
+        child::Exit,
+        deliver::{Delivered, Plan},
         endpoint::Planned,
-        environment::{
-            inherit::{ChildEnvironment, Inheritance, TASK},
-            size,
-        },
+        environment::inherit::{Inheritance, TASK},
         parent::Parent,
-        reap::Reaper,
         report::Record,
+        run::Run,
         signals::Signals,
-        stop::{Action, Stop},
     },
     identity::{self, Source, Token},
     mask::{self, Drains, Masking},
     output::Terminal,
     proof::{self, Key},
-    task,
 };
 
 /// A failure of ours before the command started, as `env` and `timeout` say it.
@@ -70,8 +64,6 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(10);
 const REVOKE_HURRIED: Duration = Duration::from_secs(2);
 /// The longest that credentials live which nobody renews and nobody ends with their command.
 const REPLACE_TTL_MAX: Duration = Duration::from_hours(1);
-/// Between two attempts to kill what the command has left: what is killed leaves its own children.
-const KILL_AGAIN: Duration = Duration::from_millis(200);
 /// Characters of a purpose that a broker accepts.
 const PURPOSE_CHARS_MAX: usize = 256;
 
@@ -100,19 +92,23 @@ async fn attempt(
     parent: Parent,
     record: &Rc<Record>,
 ) -> Result<Exit, Error> {
-    environment::check(&args.roles)?;
+    let plan = Plan::new(args, context.ambient)?;
     let program = child::resolve(&args.command, context.ambient)?;
     let masking = masking(args, context)?;
-    let planned = Planned::of(args).await?;
+    let planned = Planned::of(args, &plan).await?;
     let client = context.client()?;
     let IdentityArgs { kind, token_file, .. } = &args.identity;
     let source = identity::workload(*kind, token_file.as_deref(), context.ambient)
         .map_err(|error| nested(error, context.ambient))?;
     let audience = context.audience(&args.identity, &client);
-    let mut request = request(args, planned.as_ref());
+    let mut request = request(args, &plan, planned.as_ref());
     request.on_behalf_of = args.on_behalf.token(context.ambient)?;
     child::hide_memory();
     let key = key(args.no_proof, &args.identity, context)?;
+    let inheritance = Inheritance::new(context.ambient, &args.process.environment);
+    let file_dir = args.deliver.file_dir.as_deref();
+    let delivered = Delivered::prepare(&plan, file_dir, inheritance, context.terminal)?;
+    let delivered = delivered.of(&args.command);
     let parent = dies_with_parent(&args.process, context.ambient).then_some(parent);
     let mut signals = Signals::install(parent).map_err(Error::Signals)?;
     // It may have ended before the kernel was asked to tell of it.
@@ -127,6 +123,8 @@ async fn attempt(
     let mut opened = opened.map_err(|error| explain(error.into(), &request.roles))?;
     record.opened(&opened);
     let served = planned.map(|planned| planned.with_lease(&mut opened)).transpose();
+    masking.learn(&opened.leases).await;
+    let (leases, credentials) = apart(take(&mut opened.leases));
     let session = Session {
         token: Token::of_task(&opened, key.as_ref())?,
         task: opened,
@@ -135,9 +133,16 @@ async fn attempt(
         terminal: context.terminal,
         record: Rc::clone(record),
     };
-    let job = Job { program: &program, args, context, masking: &masking };
+    let run = Run {
+        session: &session,
+        args,
+        program: &program,
+        masking: &masking,
+        leases: RefCell::new(leases),
+        delivered: RefCell::new(delivered),
+    };
     let mut drains = Drains::default();
-    let result = session.run_served(served, job, &mut signals, &mut drains).await;
+    let result = run.run_served(served, credentials, &mut signals, &mut drains).await;
     let (outcome, budget) = match &result {
         Ok(ended) if ended.hurried => (ended.outcome, args.revoke_timeout.min(REVOKE_HURRIED)),
         Ok(ended) => (ended.outcome, args.revoke_timeout),
@@ -145,6 +150,9 @@ async fn attempt(
     };
     let completion = session.complete(outcome, budget, &mut signals);
     let (is_verified, ()) = join(completion, drains.finish()).await;
+    if let Err(error) = run.delivered.borrow_mut().remove() {
+        context.terminal.warn(&crate::failure::Failure::Exec(error.into()).to_line());
+    }
     let is_failure = !is_verified && args.process.revoke_failure == RevokeFailure::Fail;
     result.map(|ended| match ended.exit {
         Exit::Code(0) if is_failure => Exit::Code(FAILED),
@@ -152,20 +160,36 @@ async fn attempt(
     })
 }
 
-fn request(args: &ExecArgs, planned: Option<&Planned>) -> CreateTask {
+/// Leases without their credentials, and those with their roles.
+fn apart(mut leases: Vec<Lease>) -> (Vec<Lease>, Vec<(String, Credential)>) {
+    let taken = leases.iter_mut().filter_map(|lease| {
+        let credential = lease.credential.take()?;
+        Some((lease.role.clone(), credential))
+    });
+    let credentials = taken.collect();
+    (leases, credentials)
+}
+
+fn request(args: &ExecArgs, plan: &Plan, planned: Option<&Planned>) -> CreateTask {
     let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
     let is_replaced = args.process.replace;
-    let ttl = if is_replaced { args.ttl.min(REPLACE_TTL_MAX) } else { args.ttl };
+    let mut roles = plan.roles().to_vec();
+    roles.extend(planned.map(|planned| planned.role().to_owned()));
     CreateTask {
         purpose: purpose(args),
-        ttl_seconds: seconds(ttl),
+        ttl_seconds: seconds(ttl(args)),
         // Nobody stays who could be heard if we become the command.
         heartbeat_seconds: args.heartbeat.0.filter(|_| !is_replaced).map(seconds),
         // The key that is proven binds it; a broker of an older version knows no such field.
         bind: None,
-        roles: roles(args, planned),
+        roles,
         on_behalf_of: None,
     }
+}
+
+/// How long the task may take.
+fn ttl(args: &ExecArgs) -> Duration {
+    if args.process.replace { args.ttl.min(REPLACE_TTL_MAX) } else { args.ttl }
 }
 
 fn masking<'a>(args: &ExecArgs, context: Context<'a>) -> Result<Masking<'a>, mask::Error> {
@@ -190,16 +214,7 @@ struct Ended {
     hurried: bool,
 }
 
-/// The command before it runs.
-#[derive(Clone, Copy)]
-struct Job<'a> {
-    program: &'a Path,
-    args: &'a ExecArgs,
-    context: Context<'a>,
-    masking: &'a Masking<'a>,
-}
-
-/// An open task and all that belongs to it.
+/// An open task. Its leases are with whoever keeps them.
 pub(crate) struct Session<'a> {
     client: &'a Client,
     terminal: &'a Terminal,
@@ -210,184 +225,6 @@ pub(crate) struct Session<'a> {
 }
 
 impl Session<'_> {
-    async fn run(
-        &self,
-        job: Job<'_>,
-        served: BTreeMap<String, String>,
-        signals: &mut Signals,
-        drains: &mut Drains,
-    ) -> Result<Ended, Error> {
-        let Job { program, args, context, masking } = job;
-        let environment = self.environment(args, served, context)?;
-        self.announce(&environment);
-        masking.learn(&self.task.leases).await;
-        if args.process.replace {
-            self.lengthen(request(args, None).ttl_seconds, context).await;
-        }
-        if let Some(signal) = signals.pending_stop() {
-            let exit = stopped(signal, self.terminal);
-            return Ok(Ended { exit, outcome: Outcome::Cancelled, hurried: false });
-        }
-        let (command, variables) = (&args.command, environment.variables);
-        if args.process.replace {
-            return Err(child::become_program(program, command, variables).into());
-        }
-        let mut reaper = Reaper::install();
-        let streams = masking.streams();
-        let target = args.process.signal_target;
-        let mut child = child::spawn(program, command, variables, streams, target)?;
-        *drains = masking.attach(child.inner()).map_err(|source| {
-            // Nothing takes its output.
-            child.signal(Signal::KILL);
-            Error::Streams(source)
-        })?;
-        self.supervise(&mut child, &mut reaper, signals, args).await
-    }
-
-    fn environment(
-        &self,
-        args: &ExecArgs,
-        served: BTreeMap<String, String>,
-        context: Context<'_>,
-    ) -> Result<ChildEnvironment, environment::Error> {
-        let injected = environment::injected(&args.roles, &self.task.leases)?;
-        let mut injected = environment::with_endpoint(injected, served)?;
-        injected.insert(TASK.to_owned(), self.task.id.clone());
-        let inheritance = Inheritance::new(context.ambient, &args.process.environment);
-        let environment = inheritance.compose(injected);
-        size::check(&args.command, &environment.variables)?;
-        Ok(environment)
-    }
-
-    fn announce(&self, environment: &ChildEnvironment) {
-        for lease in &self.task.leases {
-            self.terminal.note(&format!(
-                "task {}: role `{}` → lease {} ({}, until {})",
-                self.task.id, lease.role, lease.id, lease.backend, lease.expires_at
-            ));
-        }
-        for (what, names) in
-            [("replacing", &environment.replaced), ("keeping", &environment.preserved)]
-        {
-            if !names.is_empty() {
-                self.terminal.note(&format!("{what} from the environment: {}", names.join(", ")));
-            }
-        }
-    }
-
-    /// Gives the leases all of the life that they can have: nobody will renew them later.
-    async fn lengthen(&self, ttl_seconds: i64, context: Context<'_>) {
-        let ttl = Duration::from_secs(u64::try_from(ttl_seconds).unwrap_or(0));
-        for lease in &self.task.leases {
-            let until = task::lengthened(lease, ttl, self.client, &self.token, context).await;
-            self.terminal.note(&format!(
-                "lease {} ends at {until}, whatever becomes of the command",
-                lease.id
-            ));
-        }
-    }
-
-    /// Waits for the command, passes signals on, keeps its leases and its task alive.
-    async fn supervise(
-        &self,
-        child: &mut Spawned,
-        reaper: &mut Reaper,
-        signals: &mut Signals,
-        args: &ExecArgs,
-    ) -> Result<Ended, Error> {
-        let mut stop = Stop::new(args.stop_timeout);
-        let mut upkeep = pin!(self.upkeep(child.pid(), reaper, args));
-        let status = loop {
-            let deadline = stop.deadline();
-            let event = tokio::select! {
-                status = child.wait() => break status?,
-                arrived = signals.next() => stop.on(arrived, Instant::now()),
-                () = at(deadline), if deadline.is_some() => {
-                    self.terminal.warn("the command did not stop in time; killing it");
-                    stop.overdue()
-                }
-                () = &mut upkeep => continue,
-            };
-            match event {
-                Action::Forward(signal) => child.signal(signal),
-                Action::Kill => child.signal(Signal::KILL),
-                Action::Nothing => {}
-            }
-        };
-        let exit = Exit::of(status);
-        self.record.ended(exit);
-        if args.process.wait_all {
-            let end = self.opened_at + args.ttl;
-            self.outlast(end, upkeep, signals, &mut stop).await;
-        }
-        let left = reap::running();
-        if left > 0 {
-            let processes = if left == 1 { "a process" } else { "processes" };
-            self.terminal
-                .note(&format!("the command left {processes} running, without credentials"));
-        }
-        // What told the command to stop told us at the same time, and may only now be seen.
-        while let Some(arrived) = signals.arrived() {
-            stop.on(arrived, Instant::now());
-        }
-        let outcome = match exit {
-            _ if stop.was_told() => Outcome::Cancelled,
-            Exit::Code(0) => Outcome::Completed,
-            _ if stop.was_interrupted() => Outcome::Cancelled,
-            Exit::Code(_) | Exit::Signal(_) => Outcome::Failed,
-        };
-        Ok(Ended { exit, outcome, hurried: stop.is_hurried() })
-    }
-
-    /// What goes on beside the command. It never ends.
-    async fn upkeep(&self, command: Option<Pid>, reaper: &mut Reaper, args: &ExecArgs) {
-        let beats = async {
-            if let Some(every) = args.heartbeat.0 {
-                heartbeat::beat(self, every).await;
-                self.terminal.warn("the command goes on, and its credentials end");
-            }
-        };
-        join3(beats, renew::keep_alive(self), reaper.reap(command)).await;
-    }
-
-    /// Waits until all that the command has started is gone, or until `end`.
-    async fn outlast(
-        &self,
-        end: Instant,
-        mut upkeep: Pin<&mut impl Future<Output = ()>>,
-        signals: &mut Signals,
-        stop: &mut Stop,
-    ) {
-        if stop.was_told() {
-            // What has left the command's group was not told.
-            reap::signal_all(Signal::TERM);
-        }
-        let mut is_killing = stop.has_killed();
-        let mut gone = pin!(reap::all_gone());
-        loop {
-            let deadline = stop.deadline();
-            let event = tokio::select! {
-                () = &mut gone => return,
-                () = sleep_until(end) => {
-                    self.terminal.warn("the task's time is up before the command's processes ended");
-                    return;
-                }
-                () = sleep(KILL_AGAIN), if is_killing => Action::Kill,
-                arrived = signals.next() => stop.on(arrived, Instant::now()),
-                () = at(deadline), if deadline.is_some() => stop.overdue(),
-                () = &mut upkeep => continue,
-            };
-            match event {
-                Action::Forward(signal) => reap::signal_all(signal),
-                Action::Kill => {
-                    is_killing = true;
-                    reap::signal_all(Signal::KILL);
-                }
-                Action::Nothing => {}
-            }
-        }
-    }
-
     /// Completes the task within `budget`. A failure is told and changes nothing: the broker
     /// ends the credentials at their time, and the command's exit code is what counts here.
     /// Whether every credential was verified dead.
@@ -500,13 +337,6 @@ fn credentials(count: u64) -> String {
     if count == 1 { "1 credential".to_owned() } else { format!("{count} credentials") }
 }
 
-/// The roles to ask for, that of the endpoint as well.
-fn roles(args: &ExecArgs, planned: Option<&Planned>) -> Vec<String> {
-    let mut roles = environment::roles(&args.roles);
-    roles.extend(planned.map(|planned| planned.role().to_owned()));
-    roles
-}
-
 fn purpose(args: &ExecArgs) -> String {
     let purpose = args.purpose.clone().unwrap_or_else(|| {
         // The arguments may hold what the broker's readers should not see.
@@ -567,12 +397,14 @@ pub(crate) enum Error {
     Child(#[from] child::Error),
     #[error(transparent)]
     Client(#[from] client::Error),
+    #[error(transparent)]
+    Deliver(#[from] deliver::Error),
     #[error("{0}")]
     Denied(String),
     #[error(transparent)]
     Environment(#[from] environment::Error),
     #[error(transparent)]
-    Hold(#[from] hold::Error),
+    Hold(#[from] agent_hold::Error),
     #[error(transparent)]
     Identity(#[from] identity::Error),
     #[error(transparent)]
@@ -605,6 +437,7 @@ impl Error {
         match self {
             Self::Child(error) => error.exit_code(),
             Self::Client(_)
+            | Self::Deliver(_)
             | Self::Denied(_)
             | Self::Environment(_)
             | Self::Hold(_)

@@ -217,6 +217,11 @@ impl std::fmt::Debug for Masking<'_> {
 pub(crate) struct Drains(Vec<oneshot::Receiver<()>>);
 
 impl Drains {
+    /// Those of another process, as well.
+    pub(crate) fn append(&mut self, mut more: Self) {
+        self.0.append(&mut more.0);
+    }
+
     /// Waits until all of it has gone out, but not for long.
     pub(crate) async fn finish(self) {
         // Whether it was all of it makes no difference to what follows.

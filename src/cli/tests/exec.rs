@@ -14,6 +14,8 @@
 mod agent;
 #[path = "exec/broker.rs"]
 mod broker;
+#[path = "exec/delivering.rs"]
+mod delivering;
 #[path = "exec/endpoint.rs"]
 mod endpoint;
 #[path = "exec/helping.rs"]
@@ -36,6 +38,8 @@ mod refusing;
 mod remaining;
 #[path = "exec/reporting.rs"]
 mod reporting;
+#[path = "exec/rotating.rs"]
+mod rotating;
 #[path = "exec/running.rs"]
 mod running;
 #[path = "exec/signalling.rs"]

@@ -9,7 +9,7 @@ use clap::{ArgAction, Args, Subcommand};
 
 use crate::args::{
     IdentityArgs,
-    values::{FieldName, role_name, ttl},
+    values::{MappedField, role_name, ttl},
 };
 
 const ABOUT: &str = "\
@@ -118,7 +118,7 @@ pub(crate) struct WantedArgs {
 
     /// Take NAME of the protocol from this field of the credential
     #[arg(long = "field-map", value_name = "NAME=FIELD", action = ArgAction::Append)]
-    pub(crate) field_map: Vec<FieldName>,
+    pub(crate) field_map: Vec<MappedField>,
 
     /// Do not ask the agent
     #[arg(long)]

@@ -31,7 +31,7 @@ pub(crate) struct ProcessArgs {
     /// most), not with the command
     #[arg(
         long,
-        conflicts_with_all = ["aws_endpoint", "heartbeat", "report", "revoke_failure", "revoke_timeout", "stop_timeout"]
+        conflicts_with_all = ["aws_endpoint", "fifos", "files", "heartbeat", "on_expiry", "on_rotate", "report", "revoke_failure", "revoke_timeout", "stop_timeout"]
     )]
     pub(crate) replace: bool,
 

@@ -37,8 +37,7 @@ fn roles_that_cannot_be_meant_are_refused() {
 }
 
 #[test]
-fn exec_needs_a_role_and_a_command() {
-    assert!(parse(&["exec", "--", "true"]).is_err());
+fn exec_needs_a_command() {
     assert!(parse(&["exec", "--role", "r"]).is_err());
     assert!(parse(&["exec", "--role", "r", "--"]).is_err());
 }
@@ -129,4 +128,14 @@ fn an_agent_serves_something_and_a_helper_answers_for_somebody() {
 fn an_endpoint_alone_is_enough_for_a_command() {
     let args = exec(&["--aws-endpoint", "deploy", "--", "aws", "--role", "x"]);
     assert_eq!((args.roles.len(), args.aws_endpoint.as_deref()), (0, Some("deploy")));
+}
+
+#[test]
+fn what_is_delivered_where_can_be_said_more_than_once() {
+    let words = ["--env", "A=r/x", "--env", "B=r/y", "--file", "pgpass=r", "--fifo", "k=r/key"];
+    let deliver = exec(&[&words[..], &["--on-rotate", "restart", "--", "true"]].concat()).deliver;
+    assert_eq!((deliver.variables.len(), deliver.files.len(), deliver.fifos.len()), (2, 1, 1));
+    assert_eq!(deliver.on_rotate, OnRotate::Restart);
+    assert_eq!((deliver.overlap.as_secs(), deliver.on_expiry), (60, OnExpiry::Warn));
+    assert!(parse(&["exec", "--fifo-reads", "0", "--", "true"]).is_err());
 }

@@ -42,12 +42,12 @@ pub(super) fn role_name(text: &str) -> Result<String, String> {
 
 /// One `--field-map`: what a protocol calls it, and what the credential does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct FieldName {
+pub(crate) struct MappedField {
     pub(crate) name: String,
     pub(crate) field: String,
 }
 
-impl FromStr for FieldName {
+impl FromStr for MappedField {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {

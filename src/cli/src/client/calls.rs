@@ -1,6 +1,7 @@
 //! The calls of the API that the command line makes.
 //!
-//! Invariant: each call says whether it may be repeated; nothing that mints may.
+//! Invariant: each call says whether it may be repeated; nothing that mints may, but under a key by
+//! which the broker knows it again.
 
 use std::time::Duration;
 
@@ -41,15 +42,37 @@ impl Client {
 
     /// A further credential of the task whose token it is, with its role's own lifetime.
     pub(crate) async fn create_lease(&self, bearer: &Token, role: &str) -> Result<Lease, Error> {
+        self.minted(bearer, role, None, ATTEMPTS_MAX).await
+    }
+
+    /// The same, of which at most one is alive under `key`: a repetition revokes the one whose
+    /// answer was lost.
+    pub(crate) async fn mint_once(
+        &self,
+        bearer: &Token,
+        role: &str,
+        key: &str,
+    ) -> Result<Lease, Error> {
+        // Its caller has a schedule of its own.
+        self.minted(bearer, role, Some(key), 1).await
+    }
+
+    async fn minted(
+        &self,
+        bearer: &Token,
+        role: &str,
+        key: Option<&str>,
+        attempts_max: u32,
+    ) -> Result<Lease, Error> {
         let call = Call {
             method: Method::POST,
             url: self.url.join(&["api", "v1", "leases"]),
             body: Some(&CreateLease { role: role.to_owned(), ttl_seconds: None }),
             repeat: Repeat::Unsent,
-            attempts_max: ATTEMPTS_MAX,
+            attempts_max,
             wait: Duration::ZERO,
         };
-        self.send(call, bearer).await
+        self.send_once(call, bearer, key).await
     }
 
     /// Completes a task; tried twice at most, since somebody waits for it.

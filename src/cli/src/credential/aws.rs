@@ -5,14 +5,14 @@
 use serde_json::{Value, json};
 
 use crate::{
-    args::FieldName,
+    args::MappedField,
     credential::handed::{Fault, Fields, Handed},
 };
 
 const NAMES: &[&str] = &["access_key_id", "secret_access_key", "session_token"];
 
 /// What the SDK reads from stdout.
-pub(crate) fn process(handed: &Handed, named: &[FieldName]) -> Result<String, Fault> {
+pub(crate) fn process(handed: &Handed, named: &[MappedField]) -> Result<String, Fault> {
     let keys = Keys::of(handed, named)?;
     let mut answer = json!({
         "Version": 1,
@@ -46,7 +46,7 @@ struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    fn of(handed: &'a Handed, named: &'a [FieldName]) -> Result<Self, Fault> {
+    fn of(handed: &'a Handed, named: &'a [MappedField]) -> Result<Self, Fault> {
         let fields = Fields::of(handed, named, NAMES)?;
         Ok(Self {
             id: fields.wanted("access_key_id", &["access_key_id"])?,

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    args::FieldName,
+    args::MappedField,
     credential::{
         handed::{Fault, Fields, Handed},
         host::Hosts,
@@ -24,7 +24,7 @@ const TOKEN: &str = "<token>";
 /// What `get` writes, `address` being what docker asked for.
 pub(super) fn render(
     handed: &Handed,
-    named: &[FieldName],
+    named: &[MappedField],
     username: Option<&str>,
     address: &str,
 ) -> Result<String, Fault> {

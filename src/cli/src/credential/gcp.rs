@@ -7,7 +7,7 @@
 use serde_json::json;
 
 use crate::{
-    args::FieldName,
+    args::MappedField,
     credential::handed::{Fault, Fields, Handed},
 };
 
@@ -19,7 +19,7 @@ const SAML: &str = "urn:ietf:params:oauth:token-type:saml2";
 /// The answer for a token of the type that the library said that it wants.
 pub(crate) fn render(
     handed: &Handed,
-    named: &[FieldName],
+    named: &[MappedField],
     token_type: Option<&str>,
 ) -> Result<String, Fault> {
     let fields = Fields::of(handed, named, NAMES)?;

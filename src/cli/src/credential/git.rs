@@ -4,7 +4,7 @@
 //! answer.
 
 use crate::{
-    args::FieldName,
+    args::MappedField,
     credential::{
         handed::{Fault, Fields, Handed, one_line},
         host::Hosts,
@@ -46,7 +46,7 @@ impl Request {
     }
 
     /// Whether it is this credential that a server did not take.
-    pub(super) fn is_about(&self, handed: &Handed, named: &[FieldName]) -> Result<bool, Fault> {
+    pub(super) fn is_about(&self, handed: &Handed, named: &[MappedField]) -> Result<bool, Fault> {
         let password = password(&Fields::of(handed, named, NAMES)?)?;
         Ok(self.password.as_deref().is_some_and(|rejected| rejected == password))
     }
@@ -55,7 +55,7 @@ impl Request {
     pub(super) fn answer(
         &self,
         handed: &Handed,
-        named: &[FieldName],
+        named: &[MappedField],
         username: Option<&str>,
     ) -> Result<String, Fault> {
         let fields = Fields::of(handed, named, NAMES)?;

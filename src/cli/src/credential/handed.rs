@@ -8,7 +8,7 @@ use dayfly_api::Credential;
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 
-use crate::args::FieldName;
+use crate::args::MappedField;
 
 /// A credential and its end.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -52,14 +52,14 @@ impl Handed {
 #[derive(Debug)]
 pub(crate) struct Fields<'a> {
     handed: &'a Handed,
-    named: &'a [FieldName],
+    named: &'a [MappedField],
 }
 
 impl<'a> Fields<'a> {
     /// `known` are the protocol's own names; one that is none of them is a mistake.
     pub(crate) fn of(
         handed: &'a Handed,
-        named: &'a [FieldName],
+        named: &'a [MappedField],
         known: &[&str],
     ) -> Result<Self, Fault> {
         if let Some(wrong) = named.iter().find(|one| !known.contains(&one.name.as_str())) {
@@ -144,8 +144,8 @@ pub(super) fn handed(fields: &[(&str, &str)]) -> Handed {
 mod tests {
     use super::*;
 
-    fn named(pairs: &[(&str, &str)]) -> Vec<FieldName> {
-        let one = |(name, field): &(&str, &str)| FieldName {
+    fn named(pairs: &[(&str, &str)]) -> Vec<MappedField> {
+        let one = |(name, field): &(&str, &str)| MappedField {
             name: (*name).to_owned(),
             field: (*field).to_owned(),
         };

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    args::FieldName,
+    args::MappedField,
     credential::handed::{Fault, Fields, Handed},
 };
 
@@ -45,7 +45,7 @@ fn shown(text: &str) -> String {
 }
 
 /// What the client reads from stdout: a token, a certificate with its key, or both.
-pub(crate) fn render(handed: &Handed, named: &[FieldName]) -> Result<String, Fault> {
+pub(crate) fn render(handed: &Handed, named: &[MappedField]) -> Result<String, Fault> {
     let fields = Fields::of(handed, named, NAMES)?;
     let certificate = fields.found("client_certificate", &["client_certificate", "certificate"])?;
     let key = fields.found("client_key", &["client_key", "private_key"])?;

@@ -5,14 +5,14 @@
 use std::fmt::Write as _;
 
 use crate::{
-    args::FieldName,
+    args::MappedField,
     credential::handed::{Fault, Fields, Handed},
 };
 
 const NAMES: &[&str] = &["database", "host", "password", "port", "username"];
 
 /// The groups. The database has one of its own: `mysqldump` reads `client` and knows no such option.
-pub(crate) fn render(handed: &Handed, named: &[FieldName]) -> Result<String, Fault> {
+pub(crate) fn render(handed: &Handed, named: &[MappedField]) -> Result<String, Fault> {
     let fields = Fields::of(handed, named, NAMES)?;
     let host = fields.wanted("host", &["host"])?;
     let mut client = vec![(if host.starts_with('/') { "socket" } else { "host" }, host)];

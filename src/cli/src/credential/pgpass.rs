@@ -3,7 +3,7 @@
 //! Invariant: a colon or a backslash in a value is never read as the end of it.
 
 use crate::{
-    args::FieldName,
+    args::MappedField,
     credential::handed::{Fault, Fields, Handed, one_line},
 };
 
@@ -12,7 +12,7 @@ const NAMES: &[&str] = &["database", "host", "password", "port", "username"];
 const LOCAL: &str = "localhost";
 
 /// One line; two where the host is a socket's directory, which may be libpq's own.
-pub(crate) fn render(handed: &Handed, named: &[FieldName]) -> Result<String, Fault> {
+pub(crate) fn render(handed: &Handed, named: &[MappedField]) -> Result<String, Fault> {
     let fields = Fields::of(handed, named, NAMES)?;
     let host = fields.wanted("host", &["host"])?;
     let rest = [

@@ -3,11 +3,17 @@
 //! Invariant: the credential came with the task like all others, so a command whose endpoint was
 //! denied is never started; no other AWS credential that we know of is left in its way.
 
-use std::{collections::BTreeMap, slice, time::Duration};
+use std::{slice, time::Duration};
 
-use dayfly_api::{Lease, OpenedTask};
+use dayfly_api::{Credential, Lease, OpenedTask};
 
-use super::{Ended, Error, Job, Session, environment, signals::Signals};
+use super::{
+    Ended, Error,
+    deliver::Plan,
+    environment::{self, inherit::TASK},
+    run::Run,
+    signals::Signals,
+};
 use crate::{
     agent::{
         aws::{Endpoint, region},
@@ -35,9 +41,9 @@ pub(super) struct Served {
 
 impl Planned {
     /// `None` where none is wanted.
-    pub(super) async fn of(args: &ExecArgs) -> Result<Option<Self>, Error> {
+    pub(super) async fn of(args: &ExecArgs, plan: &Plan) -> Result<Option<Self>, Error> {
         let Some(role) = args.aws_endpoint.clone() else { return Ok(None) };
-        if args.roles.iter().any(|request| request.role == role) {
+        if plan.roles().contains(&role) {
             return Err(environment::Error::ServedAndSet { role }.into());
         }
         let endpoint = Endpoint::bind(&role).await?;
@@ -57,29 +63,32 @@ impl Planned {
     }
 }
 
-impl Session<'_> {
+impl Run<'_> {
     /// Runs the command, with the endpoint beside it if there is one.
     pub(super) async fn run_served(
         &self,
         served: Result<Option<Served>, Error>,
-        job: Job<'_>,
+        credentials: Vec<(String, Credential)>,
         signals: &mut Signals,
         drains: &mut Drains,
     ) -> Result<Ended, Error> {
+        let session = self.session;
+        self.delivered.borrow_mut().add([(TASK.to_owned(), session.task.id.clone())].into());
         let Some(Served { planned, lease }) = served? else {
-            return self.run(job, BTreeMap::new(), signals, drains).await;
+            return self.run(credentials, signals, drains).await;
         };
-        job.masking.learn(slice::from_ref(&lease)).await;
-        self.terminal.note(&format!(
+        self.masking.learn(slice::from_ref(&lease)).await;
+        session.terminal.note(&format!(
             "task {}: role `{}` → lease {} ({}, until {}), for AWS's SDKs",
-            self.task.id, lease.role, lease.id, lease.backend, lease.expires_at
+            session.task.id, lease.role, lease.id, lease.backend, lease.expires_at
         ));
         let Planned { endpoint, from, .. } = planned;
-        let holder = Holder::holding(self.minter(), lease, from, Duration::ZERO)?;
+        let holder = Holder::holding(session.minter(), lease, from, Duration::ZERO)?;
         let mut variables = endpoint.variables();
         variables.extend(holder.held().map(|handed| region(&handed)).unwrap_or_default());
+        self.delivered.borrow_mut().add(variables);
         tokio::select! {
-            ended = self.run(job, variables, signals, drains) => ended,
+            ended = self.run(credentials, signals, drains) => ended,
             never = endpoint.serve(&holder, || {}) => match never {},
             never = holder.keep() => match never {},
         }

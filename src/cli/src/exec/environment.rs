@@ -81,37 +81,60 @@ pub(crate) fn roles(requests: &[RoleRequest]) -> Vec<String> {
     roles
 }
 
+/// One variable that a role's credential sets, and from which field.
+#[derive(Clone, Copy)]
+pub(super) struct Offered<'a> {
+    pub(super) variable: &'a str,
+    pub(super) field: &'a str,
+    pub(super) value: Option<&'a str>,
+}
+
 /// The variables that carry the credentials.
 pub(crate) fn injected(
     requests: &[RoleRequest],
     leases: &[Lease],
 ) -> Result<BTreeMap<String, String>, Error> {
-    let mut owners: BTreeMap<String, &str> = BTreeMap::new();
-    let mut variables = BTreeMap::new();
-    for request in requests {
-        let role = request.role.as_str();
+    assigned(requests, |role| {
         let lease = leases.iter().find(|lease| lease.role == role);
         let credential = lease.and_then(|lease| lease.credential.as_ref());
         let credential = credential.ok_or_else(|| Error::NoCredential { role: role.to_owned() })?;
         if credential.environment.is_empty() {
             return Err(Error::NoVariables { role: role.to_owned() });
         }
-        for (variable, field) in &credential.environment {
+        let offered = credential.environment.iter().map(|(variable, field)| Offered {
+            variable,
+            field,
+            value: credential.fields.get(field).map(String::as_str),
+        });
+        Ok(offered.collect())
+    })
+}
+
+/// The variables that carry what each role offers, under the names that were asked for.
+pub(super) fn assigned<'a, 'r>(
+    requests: &'r [RoleRequest],
+    offered: impl Fn(&'r str) -> Result<Vec<Offered<'a>>, Error>,
+) -> Result<BTreeMap<String, String>, Error> {
+    let mut owners: BTreeMap<String, &str> = BTreeMap::new();
+    let mut variables = BTreeMap::new();
+    for request in requests {
+        let role = request.role.as_str();
+        for Offered { variable, field, value } in offered(role)? {
             let name = match &request.prefix {
                 Some(prefix) => format!("{prefix}_{variable}"),
-                None => variable.clone(),
+                None => variable.to_owned(),
             };
-            let value = credential.fields.get(field).ok_or_else(|| Error::NoField {
+            let value = value.ok_or_else(|| Error::NoField {
                 role: role.to_owned(),
                 name: name.clone(),
-                field: field.clone(),
+                field: field.to_owned(),
             })?;
             check_variable(role, &name, value)?;
             if let Some(other) = owners.insert(name.clone(), role) {
                 let roles = [other.to_owned(), role.to_owned()];
                 return Err(Error::Collision { name, roles });
             }
-            variables.insert(name, value.clone());
+            variables.insert(name, value.to_owned());
         }
     }
     Ok(variables)
@@ -131,17 +154,27 @@ pub(super) fn with_endpoint(
 
 fn check_variable(role: &str, name: &str, value: &str) -> Result<(), Error> {
     let fault = |reason| Error::Variable { role: role.to_owned(), name: name.to_owned(), reason };
+    check_name(name).and_then(|()| check_value(name, value)).map_err(fault)
+}
+
+/// Finds why a variable can't have this name.
+pub(super) fn check_name(name: &str) -> Result<(), &'static str> {
     if !is_variable_name(name) {
-        return Err(fault("is not a variable's name"));
+        return Err("is not a variable's name");
     }
     if is_reserved(name) {
-        return Err(fault("is reserved: it could run code"));
+        return Err("is reserved: it could run code");
     }
+    Ok(())
+}
+
+/// Finds why the variable `name` can't have this value.
+pub(super) fn check_value(name: &str, value: &str) -> Result<(), &'static str> {
     if value.contains('\0') {
-        return Err(fault("has a value with a NUL"));
+        return Err("has a value with a NUL");
     }
     if name.len() + value.len() + 2 > VARIABLE_BYTES_MAX {
-        return Err(fault("has a value that is too long for the system"));
+        return Err("has a value that is too long for the system");
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! Invariant: nobody's exit status is taken away: the command itself is left to who waits for it,
 //! and so is everything that was not found dead twice, a while apart.
 
-use std::{collections::BTreeSet, fs, future::pending, time::Duration};
+use std::{cell::Cell, collections::BTreeSet, fs, future::pending, time::Duration};
 
 use rustix::{
     io::Errno,
@@ -38,8 +38,9 @@ impl Reaper {
         Self { deaths: signal(SignalKind::child()).ok() }
     }
 
-    /// Reaps for as long as it is polled. `command` is waited for by somebody else.
-    pub(super) async fn reap(&mut self, command: Option<Pid>) {
+    /// Reaps for as long as it is polled. The command, which may become another process, is waited
+    /// for by somebody else.
+    pub(super) async fn reap(&mut self, command: &Cell<Option<Pid>>) {
         let Some(deaths) = &mut self.deaths else { return pending().await };
         let mut dead = BTreeSet::new();
         loop {
@@ -48,7 +49,7 @@ impl Reaper {
                 .filter(|child| child.is_dead)
                 .map(|child| child.id)
                 .collect();
-            unclaimed.retain(|id| Pid::from_raw(*id) != command);
+            unclaimed.retain(|id| Pid::from_raw(*id) != command.get());
             for id in unclaimed.intersection(&dead) {
                 // Who has reaped it after all has done our work.
                 let _ = waitpid(Pid::from_raw(*id), WaitOptions::NOHANG);

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dayfly_api::OpenedTask;
+use dayfly_api::{Lease, OpenedTask};
 use serde::Serialize;
 
 use crate::exec::child::Exit;
@@ -46,16 +46,29 @@ struct ChildReport {
     signal: Option<i32>,
 }
 
-impl Record {
-    pub(super) fn opened(&self, task: &OpenedTask) {
-        let mut report = self.0.borrow_mut();
-        report.task = Some(task.id.clone());
-        report.leases.extend(task.leases.iter().map(|lease| LeaseReport {
+impl LeaseReport {
+    fn of(lease: &Lease) -> Self {
+        Self {
             id: lease.id.clone(),
             role: lease.role.clone(),
             expires_at: lease.expires_at.clone(),
             revoked: false,
-        }));
+        }
+    }
+}
+
+impl Record {
+    pub(super) fn opened(&self, task: &OpenedTask) {
+        let mut report = self.0.borrow_mut();
+        report.task = Some(task.id.clone());
+        report.leases.extend(task.leases.iter().map(LeaseReport::of));
+    }
+
+    /// A lease has taken the place of another one.
+    pub(super) fn replaced(&self, lease: &Lease) {
+        let mut report = self.0.borrow_mut();
+        report.rotations = report.rotations.saturating_add(1);
+        report.leases.push(LeaseReport::of(lease));
     }
 
     /// A lease lives longer than was known.

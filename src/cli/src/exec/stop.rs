@@ -38,6 +38,8 @@ pub(super) struct Stop {
     interrupts: Vec<Instant>,
     killed: bool,
     hurried: bool,
+    /// It was not a signal but the end of a credential.
+    expired: bool,
 }
 
 impl Stop {
@@ -50,6 +52,7 @@ impl Stop {
             interrupts: Vec::with_capacity(INTERRUPTS),
             killed: false,
             hurried: false,
+            expired: false,
         }
     }
 
@@ -111,6 +114,16 @@ impl Stop {
         Action::Kill
     }
 
+    /// A credential has ended, and the command is to stop with it.
+    pub(super) fn expire(&mut self, now: Instant) -> Action {
+        if self.first.is_some() {
+            return Action::Nothing;
+        }
+        self.first = Some(now);
+        self.expired = true;
+        Action::Forward(Signal::TERM)
+    }
+
     /// When the command must be killed, if that has not been done.
     pub(super) fn deadline(&self) -> Option<Instant> {
         if self.killed { None } else { self.first.map(|first| first + self.grace) }
@@ -125,6 +138,16 @@ impl Stop {
     /// Whether somebody other than a person at the terminal asked to stop.
     pub(super) fn was_told(&self) -> bool {
         self.first.is_some()
+    }
+
+    /// Whether it was the end of a credential that the command was stopped for.
+    pub(super) fn is_expired(&self) -> bool {
+        self.expired
+    }
+
+    /// Whether there was a ^C after `time`.
+    pub(super) fn was_interrupted_since(&self, time: Instant) -> bool {
+        self.interrupts.iter().any(|at| *at >= time)
     }
 
     /// Whether there was a ^C at all.
@@ -238,5 +261,27 @@ mod tests {
         assert_eq!(stop.overdue(), Action::Kill);
         assert_eq!(stop.deadline(), None);
         assert!(!stop.is_hurried());
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_credential_stops_once() {
+        let (mut stop, start) = (Stop::new(GRACE), Instant::now());
+        assert_eq!(stop.expire(start), Action::Forward(Signal::TERM));
+        assert_eq!(stop.expire(after(start, 500)), Action::Nothing);
+        assert!(stop.is_expired());
+        assert_eq!(stop.deadline(), Some(start + GRACE));
+
+        let mut stop = Stop::new(GRACE);
+        stop.on(sent(Signal::TERM), start);
+        assert_eq!(stop.expire(start), Action::Nothing, "it was told already");
+        assert!(!stop.is_expired());
+    }
+
+    #[tokio::test]
+    async fn an_interrupt_of_long_ago_is_not_one_of_now() {
+        let (mut stop, start) = (Stop::new(GRACE), Instant::now());
+        stop.on(typed(Signal::INT), start);
+        assert!(stop.was_interrupted_since(start));
+        assert!(!stop.was_interrupted_since(after(start, 1)));
     }
 }

@@ -21,6 +21,7 @@ use crate::{
     exec::environment,
     failure::{self, Failure},
     identity::{self, Token},
+    output::Terminal,
 };
 
 /// How long to wait for the end of credentials that nobody will use.
@@ -65,7 +66,7 @@ pub(crate) async fn open(args: &TaskOpenArgs, context: Context<'_>) -> Result<u8
         return Err(failure);
     }
     for lease in &opened.leases {
-        let until = lengthened(lease, args.ttl, &client, &token, context).await;
+        let until = lengthened(lease, args.ttl, &client, &token, context.terminal).await;
         context.terminal.note(&format!(
             "task {}: role `{}` → lease {} ({}, until {until})",
             opened.id, lease.role, lease.id, lease.backend
@@ -106,7 +107,7 @@ pub(crate) async fn lengthened(
     ttl: Duration,
     client: &Client,
     token: &Token,
-    context: Context<'_>,
+    terminal: &Terminal,
 ) -> String {
     if !lease.renewable {
         return lease.expires_at.clone();
@@ -114,7 +115,7 @@ pub(crate) async fn lengthened(
     match client.renew_lease(token, &lease.id, seconds(ttl)).await {
         Ok(renewed) => renewed.expires_at,
         Err(error) => {
-            context.terminal.warn(&format!(
+            terminal.warn(&format!(
                 "cannot renew lease {} (role `{}`): {}",
                 lease.id,
                 lease.role,

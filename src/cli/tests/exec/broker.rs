@@ -25,6 +25,8 @@ pub(crate) struct Request {
     pub(crate) bearer: String,
     /// The proof that comes with it; empty without one.
     pub(crate) proof: String,
+    /// Under which it is the same request when it is sent again; empty without one.
+    pub(crate) key: String,
     pub(crate) body: Value,
 }
 
@@ -230,7 +232,7 @@ fn read(stream: &TcpStream) -> Option<Request> {
     let mut words = first.split_whitespace();
     let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
     let (mut scheme, mut bearer) = (String::new(), String::new());
-    let (mut proof, mut length) = (String::new(), 0);
+    let (mut proof, mut key, mut length) = (String::new(), String::new(), 0);
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
@@ -243,6 +245,7 @@ fn read(stream: &TcpStream) -> Option<Request> {
                 token.clone_into(&mut bearer);
             }
             "dpop" => value.clone_into(&mut proof),
+            "idempotency-key" => value.clone_into(&mut key),
             "content-length" => length = value.parse().unwrap(),
             _ => {}
         }
@@ -250,7 +253,7 @@ fn read(stream: &TcpStream) -> Option<Request> {
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
-    Some(Request { method, target, scheme, bearer, proof, body })
+    Some(Request { method, target, scheme, bearer, proof, key, body })
 }
 
 fn write(stream: &mut TcpStream, answer: &Answer) -> std::io::Result<()> {

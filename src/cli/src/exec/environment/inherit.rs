@@ -38,6 +38,7 @@ const CI_IDENTITY_PREFIXES: &[&str] = &[
 const COMPETING: &[&[&str]] = &[
     &["PGHOST", "PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE"],
     &["PGPASSFILE", "PGPASSWORD"],
+    &["PGPASSWORD", "PGSERVICEFILE"],
     &["MYSQL_HOST", "MYSQL_UNIX_PORT"],
     &["MYSQL_PWD", "MYSQL_TEST_LOGIN_FILE"],
     &[
@@ -80,7 +81,11 @@ pub(crate) fn competing(injected: &BTreeMap<String, String>) -> Vec<&'static str
     let mut names = Vec::new();
     for group in COMPETING {
         if group.iter().any(|name| injected.contains_key(*name)) {
-            names.extend(group.iter().filter(|name| !injected.contains_key(**name)));
+            for name in group.iter().filter(|name| !injected.contains_key(**name)) {
+                if !names.contains(name) {
+                    names.push(*name);
+                }
+            }
         }
     }
     names
@@ -105,6 +110,10 @@ pub(crate) struct ChildEnvironment {
 impl<'a> Inheritance<'a> {
     pub(crate) fn new(ambient: &'a Ambient, args: &'a EnvironmentArgs) -> Self {
         Self { ambient, args }
+    }
+
+    pub(crate) fn ambient(&self) -> &'a Ambient {
+        self.ambient
     }
 
     /// What we inherited, less what is withheld, and then the credentials.
@@ -140,7 +149,7 @@ impl<'a> Inheritance<'a> {
     }
 
     fn is_withheld(&self, name: &str, value: &OsStr) -> bool {
-        if WITHHELD.contains(&name) || name.starts_with(WITHHELD_PREFIX) {
+        if is_ours(name) {
             return true;
         }
         let is_identity = CI_IDENTITY.contains(&name)
@@ -148,6 +157,11 @@ impl<'a> Inheritance<'a> {
             || TOKENS.iter().any(|token| self.ambient.value(token) == Some(value));
         is_identity && !self.args.keep_ci_identity
     }
+}
+
+/// Whether a variable gives the means to act as we do, and never reaches the command.
+pub(crate) fn is_ours(name: &str) -> bool {
+    WITHHELD.contains(&name) || name.starts_with(WITHHELD_PREFIX)
 }
 
 fn is_kept(name: &str) -> bool {
