@@ -17,6 +17,7 @@ mod deaths;
 mod exec;
 mod flood;
 mod identity;
+mod injector;
 mod measure;
 mod mint;
 mod population;
@@ -25,19 +26,23 @@ mod served;
 mod start;
 mod throughput;
 
+use std::path::PathBuf;
+
 use dayfly_integration::Postgres;
 use report::Report;
 
-const USAGE: &str = "usage: figures [--only PART[,PART…]] [--large] [--crowd N]
-parts: identity flood mint backend start exec throughput deaths
+const USAGE: &str = "usage: figures [--only PART[,PART…]] [--large] [--crowd N] [--injector FILE]
+parts: identity flood mint backend start exec injector throughput deaths
 --large also starts with ten times the active leases
---crowd has N leases due at once instead of 100,000";
+--crowd has N leases due at once instead of 100,000
+--injector takes this dayfly for the part injector, as integration/release makes one";
 
 /// What to measure.
 struct Wanted {
     parts: Vec<String>,
     large: bool,
     crowd: u32,
+    injector: Option<PathBuf>,
 }
 
 impl Wanted {
@@ -69,13 +74,23 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn parse(arguments: impl Iterator<Item = String>) -> Option<Wanted> {
-    const PARTS: [&str; 8] =
-        ["identity", "flood", "mint", "backend", "start", "exec", "throughput", "deaths"];
-    let mut wanted = Wanted { parts: Vec::new(), large: false, crowd: 100_000 };
+    const PARTS: [&str; 9] = [
+        "identity",
+        "flood",
+        "mint",
+        "backend",
+        "start",
+        "exec",
+        "injector",
+        "throughput",
+        "deaths",
+    ];
+    let mut wanted = Wanted { parts: Vec::new(), large: false, crowd: 100_000, injector: None };
     let mut arguments = arguments;
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--crowd" => wanted.crowd = arguments.next()?.parse().ok()?,
+            "--injector" => wanted.injector = Some(arguments.next()?.into()),
             "--large" => wanted.large = true,
             "--only" => wanted.parts.extend(arguments.next()?.split(',').map(str::to_owned)),
             _ => return None,
@@ -94,6 +109,9 @@ async fn run(wanted: &Wanted) -> anyhow::Result<Report> {
     }
     if wanted.part("exec") {
         exec::measure(&mut report).await?;
+    }
+    if wanted.part("injector") {
+        injector::measure(&mut report, wanted.injector.as_deref()).await?;
     }
     let (mint, throughput) = (wanted.part("mint"), wanted.part("throughput"));
     if mint || throughput {

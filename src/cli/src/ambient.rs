@@ -1,4 +1,5 @@
-//! The environment that we were started with, read once.
+//! The environment that we were started with, read once, and what configuration files say where
+//! it is silent.
 //!
 //! Invariant: its `Debug` shows names alone, since values may be secrets.
 
@@ -10,17 +11,30 @@ use std::{
 
 /// A snapshot of the process's environment variables.
 #[derive(Clone, Default)]
-pub(crate) struct Ambient(BTreeMap<OsString, OsString>);
+pub(crate) struct Ambient {
+    variables: BTreeMap<OsString, OsString>,
+    /// What stands for variables that are not set. The command does not inherit it.
+    settings: BTreeMap<&'static str, OsString>,
+}
 
 impl Ambient {
     pub(crate) fn new(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        Self(variables.into_iter().collect())
+        Self { variables: variables.into_iter().collect(), settings: BTreeMap::new() }
+    }
+
+    /// The same with `settings` for what the environment does not say.
+    pub(crate) fn with_settings(
+        self,
+        settings: impl IntoIterator<Item = (&'static str, OsString)>,
+    ) -> Self {
+        Self { settings: settings.into_iter().collect(), ..self }
     }
 
     /// The value of `name`. Empty is as good as unset: CI systems write `X=""` for what is
     /// not configured.
     pub(crate) fn value(&self, name: &str) -> Option<&OsStr> {
-        self.0.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
+        let set = self.variables.get(OsStr::new(name)).filter(|value| !value.is_empty());
+        set.or_else(|| self.settings.get(name)).map(OsString::as_os_str)
     }
 
     /// The value of `name` if it is set and UTF-8.
@@ -28,14 +42,15 @@ impl Ambient {
         self.value(name).and_then(OsStr::to_str)
     }
 
+    /// What the process itself was given.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&OsString, &OsString)> {
-        self.0.iter()
+        self.variables.iter()
     }
 }
 
 impl fmt::Debug for Ambient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.variables.keys()).finish()
     }
 }
 
@@ -56,6 +71,14 @@ mod tests {
         assert_eq!(ambient.text("A"), None);
         assert_eq!(ambient.text("B"), Some("b"));
         assert_eq!(ambient.text("C"), None);
+    }
+
+    #[test]
+    fn a_setting_stands_for_what_is_not_set_and_is_no_variable() {
+        let ambient = Ambient::from([("A", "a"), ("B", "")]);
+        let ambient = ambient.with_settings([("A", "file".into()), ("B", "file".into())]);
+        assert_eq!((ambient.text("A"), ambient.text("B")), (Some("a"), Some("file")));
+        assert!(ambient.iter().all(|(_, value)| value != "file"));
     }
 
     #[test]

@@ -4,10 +4,12 @@
 //! the CI platform.
 
 mod agent;
+pub(crate) mod config;
 mod credential;
 mod deliver;
 mod on_behalf;
 pub(crate) mod process;
+pub(crate) mod profile;
 mod values;
 
 use std::{
@@ -17,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 use dayfly_api::Outcome;
 
 pub(crate) use crate::args::{
@@ -33,10 +35,12 @@ pub(crate) use crate::args::{
 use crate::{
     ambient::Ambient,
     args::{
+        config::ConfigCommand,
         process::ProcessArgs,
         values::{Heartbeat, duration, heartbeat, outcome, role_name, ttl},
     },
     client::{self, BrokerUrl, Client},
+    config::Config,
     identity::{self, Token},
     output::Terminal,
     proof::{self, Key},
@@ -45,6 +49,7 @@ use crate::{
 const EXAMPLES: &str = "\
 Examples:
   dayfly exec --role pg-migrate -- ./migrate.sh
+  dayfly exec --profile migrate -- ./migrate.sh
   dayfly exec --role OLD=pg-read --role NEW=pg-write --ttl 1h -- ./copy.sh
   dayfly exec --file pg_service.conf=pg-read --ttl 24h -- ./server
   dayfly lease list --state active
@@ -131,10 +136,15 @@ pub(crate) struct BrokerArgs {
 pub(crate) enum Command {
     /// Keep credentials alive for programs that ask for them
     Agent(AgentArgs),
+    /// Show what configuration is in force; begin a .dayfly.toml
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
     /// Give a credential to a program in the words of its protocol
     Credential(CredentialArgs),
     /// Run a command with credentials in its environment, and end them with it
-    Exec(ExecArgs),
+    Exec(Box<ExecArgs>),
     /// The last step of `exec`: becomes the command
     #[command(hide = true)]
     ExecChild(ExecChildArgs),
@@ -170,6 +180,17 @@ pub(crate) struct ExecArgs {
     /// A role to get a credential for; with NAME= its variables become NAME_…
     #[arg(long = "role", value_name = "[NAME=]ROLE", action = ArgAction::Append)]
     pub(crate) roles: Vec<RoleRequest>,
+
+    #[arg(
+        long,
+        value_name = "NAME",
+        overrides_with = "profile",
+        value_parser = NonEmptyStringValueParser::new(),
+        help = "Begin with the flags of this profile of .dayfly.toml, or of the user's or the \
+                system's configuration; --role, --env and --file add to it, others count instead \
+                of it [env: DAYFLY_PROFILE]"
+    )]
+    pub(crate) profile: Option<String>,
 
     /// A role whose AWS credentials the command gets from a loopback port, always fresh, instead of
     /// from its environment
@@ -455,12 +476,14 @@ pub(crate) enum Format {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Context<'a> {
     pub(crate) broker: &'a BrokerArgs,
+    /// The environment, and what the configuration says where that is silent.
     pub(crate) ambient: &'a Ambient,
+    pub(crate) config: &'a Config,
     pub(crate) terminal: &'a Terminal,
 }
 
 impl Context<'_> {
-    /// A client of the broker that flags and environment name.
+    /// A client of the broker that flags, environment and configuration name.
     pub(crate) fn client(&self) -> Result<Client, client::Error> {
         let url = self.broker.url.as_deref().or_else(|| self.ambient.text("DAYFLY_URL"));
         let url = BrokerUrl::parse(url)?;

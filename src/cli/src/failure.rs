@@ -7,7 +7,7 @@ use std::{error::Error as _, io};
 
 use dayfly_api::Problem;
 
-use crate::{agent, client, credential, exec, exec::environment, identity};
+use crate::{agent, client, config, credential, exec, exec::environment, identity};
 
 /// Success.
 pub(crate) const OK: u8 = 0;
@@ -33,6 +33,8 @@ pub(crate) enum Failure {
     Agent(#[from] agent::client::Error),
     #[error(transparent)]
     Client(#[from] client::Error),
+    #[error(transparent)]
+    Config(#[from] config::Error),
     #[error(transparent)]
     Credential(#[from] credential::Fault),
     #[error("cannot leave the credentials in `{path}`")]
@@ -76,7 +78,7 @@ impl Failure {
         match self {
             Self::Agent(error) => error.exit_code(),
             Self::Client(error) => client_code(error),
-            Self::Credential(_) | Self::Environment(_) | Self::Place(_) => USAGE,
+            Self::Config(_) | Self::Credential(_) | Self::Environment(_) | Self::Place(_) => USAGE,
             Self::Exec(error) => error.exit_code(),
             Self::Hold(agent::hold::Error::Client(error)) => client_code(error),
             Self::Identity(error) => identity_code(error),

@@ -10,6 +10,7 @@ mod args;
 mod backend;
 mod ci;
 mod client;
+mod config;
 mod credential;
 mod exec;
 mod failure;
@@ -23,7 +24,7 @@ mod standing;
 mod task;
 mod whoami;
 
-use std::{env, process::ExitCode};
+use std::{env, ffi::OsString, process::ExitCode};
 
 use clap::Parser as _;
 
@@ -31,44 +32,118 @@ use crate::{
     ambient::Ambient,
     args::{
         BackendCommand, Cli, Command, Context, LeaseCommand, RoleCommand, StandingCommand,
-        TaskCommand,
+        TaskCommand, profile,
     },
+    config::{Config, Here},
     failure::Failure,
     output::Terminal,
 };
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let ambient = Ambient::new(env::vars_os());
+    let words = profile::with_named(env::args_os().collect(), &ambient);
+    let cli = match Cli::try_parse_from(&words) {
         Ok(cli) => cli,
-        Err(fault) => return usage(&fault),
+        Err(fault) => return ExitCode::from(usage(&fault)),
     };
     let terminal = Terminal::standard(cli.quiet);
-    let ambient = Ambient::new(env::vars_os());
-    ExitCode::from(run(&cli, &ambient, &terminal))
+    ExitCode::from(start(cli, &words, ambient, &terminal))
 }
 
 /// Help goes to stdout and is a success. A mistake is 2, except for `exec`: what fails before
 /// the command starts is 125 there, so that it is not taken for the command's own answer.
-fn usage(fault: &clap::Error) -> ExitCode {
+fn usage(fault: &clap::Error) -> u8 {
     // Nothing is left to tell anyone when stderr itself is gone.
     let _ = fault.print();
     if !fault.use_stderr() {
-        return ExitCode::SUCCESS;
+        return failure::OK;
     }
-    let commands =
-        ["agent", "backend", "credential", "exec", "lease", "role", "standing", "task", "whoami"];
+    let commands = [
+        "agent",
+        "backend",
+        "config",
+        "credential",
+        "exec",
+        "lease",
+        "role",
+        "standing",
+        "task",
+        "whoami",
+    ];
     let mut words = env::args_os().skip(1);
     let exec = words
         .find(|word| commands.iter().any(|name| word == name))
         .is_some_and(|word| word == "exec");
-    ExitCode::from(if exec { exec::FAILED } else { failure::USAGE })
+    if exec { exec::FAILED } else { failure::USAGE }
 }
 
-fn run(cli: &Cli, ambient: &Ambient, terminal: &Terminal) -> u8 {
+/// Reads the configuration and runs the command with it.
+fn start(cli: Cli, words: &[OsString], ambient: Ambient, terminal: &Terminal) -> u8 {
+    let is_exec = matches!(cli.command, Command::Exec(_));
     if let Command::ExecChild(child) = &cli.command {
         return exec::become_child(child, terminal);
     }
-    let is_exec = matches!(cli.command, Command::Exec(_));
+    match configure(cli, words, ambient, terminal) {
+        Ok((cli, ambient, config)) => run(
+            &cli.command,
+            Context { broker: &cli.broker, ambient: &ambient, config: &config, terminal },
+        ),
+        Err(Refusal::Config(error)) => {
+            terminal.error(&Failure::from(error).to_line());
+            if is_exec { exec::FAILED } else { failure::USAGE }
+        }
+        Err(Refusal::Usage(fault)) => usage(&fault),
+    }
+}
+
+/// Why the command is not run.
+enum Refusal {
+    Config(config::Error),
+    /// Its flags and those of its profile can't be had together.
+    Usage(clap::Error),
+}
+
+impl From<config::Error> for Refusal {
+    fn from(error: config::Error) -> Self {
+        Self::Config(error)
+    }
+}
+
+/// Adds what configuration files say, and the profile that is asked for.
+fn configure(
+    cli: Cli,
+    words: &[OsString],
+    ambient: Ambient,
+    terminal: &Terminal,
+) -> Result<(Cli, Ambient, Config), Refusal> {
+    let config = Config::load(&ambient, &Here::of_process())?;
+    if matches!(cli.command, Command::Config { .. }) {
+        // It shows what others are refused for.
+        return Ok((cli, ambient, config));
+    }
+    if let Some(warning) = config.warning() {
+        terminal.warn(&warning);
+    }
+    let settings = config.settings(&cli.broker, &ambient)?;
+    let ambient = ambient.with_settings(settings);
+    let named = if let Command::Exec(exec) = &cli.command { exec.profile.clone() } else { None };
+    let Some(name) = named else { return Ok((cli, ambient, config)) };
+    let profile = config.profile(&name)?;
+    terminal.note(&format!("profile `{name}` of {}", profile.at));
+    let cli = profile::applied(words, profile).map_err(|fault| {
+        let faults = profile::faults(profile);
+        if faults.is_empty() {
+            Refusal::Usage(fault)
+        } else {
+            Refusal::Config(config::Error::Faults(faults))
+        }
+    })?;
+    Ok((cli, ambient, config))
+}
+
+fn run(command: &Command, context: Context<'_>) -> u8 {
+    let is_exec = matches!(command, Command::Exec(_));
+    let terminal = context.terminal;
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         terminal.error("the TLS provider was installed twice");
         return failure::FAILED;
@@ -80,8 +155,7 @@ fn run(cli: &Cli, ambient: &Ambient, terminal: &Terminal) -> u8 {
             return if is_exec { exec::FAILED } else { failure::FAILED };
         }
     };
-    let context = Context { broker: &cli.broker, ambient, terminal };
-    let result = runtime.block_on(dispatch(&cli.command, context));
+    let result = runtime.block_on(dispatch(command, context));
     // A name lookup that hangs in its own thread must not hold up the exit.
     runtime.shutdown_background();
     match result {
@@ -101,6 +175,7 @@ async fn dispatch(command: &Command, context: Context<'_>) -> Result<u8, Failure
         Command::Backend { command: BackendCommand::Rotate(rotate) } => {
             backend::rotate(rotate, context).await
         }
+        Command::Config { command } => config::command::run(command, context),
         Command::Credential(credential) => credential::give(credential, context).await,
         Command::Exec(exec) => Ok(exec::run(exec, context).await?),
         // It needs no runtime and was dealt with before there was one.

@@ -10,7 +10,7 @@ fn exec(words: &[&str]) -> ExecArgs {
     let Command::Exec(exec) = parse(&[&["exec"], words].concat()).unwrap().command else {
         panic!("not exec");
     };
-    exec
+    *exec
 }
 
 #[test]

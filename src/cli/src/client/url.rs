@@ -16,7 +16,11 @@ pub(crate) struct BrokerUrl(Url);
 impl BrokerUrl {
     pub(crate) fn parse(text: Option<&str>) -> Result<Self, Error> {
         let Some(text) = text else {
-            return Err(fault("no broker is named; give --url or set DAYFLY_URL".to_owned()));
+            return Err(fault(
+                "no broker is named; give --url, set DAYFLY_URL, or write `url` into \
+                 ~/.config/dayfly/config.toml"
+                    .to_owned(),
+            ));
         };
         // The text is not repeated when it can't be parsed: it could be a secret in the wrong
         // place, and it is at hand anyway.
@@ -40,6 +44,16 @@ impl BrokerUrl {
     /// Whether it is plain http, which [`check_secure`] allows on loopback alone.
     pub(crate) fn is_plain(&self) -> bool {
         self.0.scheme() == "http"
+    }
+
+    /// Whether both are one address, but for a `/` at the end. A prefix or another spelling of the
+    /// path is not: what stands for allowed is what was read by the one who allowed it.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let plain = |url: &Self| {
+            let text = url.0.as_str();
+            text.strip_suffix('/').unwrap_or(text).to_owned()
+        };
+        plain(self) == plain(other)
     }
 
     /// The address of a path below the broker's. Segments are escaped, so that an id that a
@@ -115,6 +129,35 @@ mod tests {
             assert!(BrokerUrl::parse(Some(bad)).is_err(), "{bad}");
         }
         assert!(BrokerUrl::parse(None).is_err());
+    }
+
+    #[test]
+    fn an_address_is_the_same_however_its_host_is_written_and_no_prefix_of_another() {
+        let is_same = |one: &str, other: &str| {
+            let [one, other] = [one, other].map(|text| BrokerUrl::parse(Some(text)).unwrap());
+            one.is_same(&other)
+        };
+        let known = "https://broker.example.com/dayfly";
+        for same in [
+            known,
+            "https://broker.example.com/dayfly/",
+            "HTTPS://Broker.Example.COM:443/dayfly",
+            "https://broker.example.com/x/../dayfly",
+        ] {
+            assert!(is_same(known, same), "{same}");
+        }
+        for other in [
+            "https://broker.example.com",
+            "https://broker.example.com/dayfly/x",
+            "https://broker.example.com/dayfly//",
+            "https://broker.example.com/Dayfly",
+            "https://broker.example.com:8443/dayfly",
+            "https://broker.example.com.evil.example/dayfly",
+            "https://broker.example.com./dayfly",
+            "https://evil.example/dayfly",
+        ] {
+            assert!(!is_same(known, other), "{other}");
+        }
     }
 
     #[test]

@@ -293,7 +293,9 @@ pub(crate) enum Error {
     Environment(#[from] environment::Error),
     #[error("a FIFO can't be in the format pgpass: libpq reads plain files alone; use --file")]
     FifoPgpass,
-    #[error("name a role: --role ROLE, or dayfly://ROLE/FIELD in a variable")]
+    #[error(
+        "name a role: --role ROLE, a profile that has some, or dayfly://ROLE/FIELD in a variable"
+    )]
     NoRole,
     #[error(
         "--on-rotate signal needs a file or a FIFO that holds the whole credential: the variables \

@@ -179,7 +179,8 @@ pub(super) fn check_value(name: &str, value: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn is_reserved(name: &str) -> bool {
+/// Whether programs are steered by `name`, or we are.
+pub(crate) fn is_reserved(name: &str) -> bool {
     // Some programs read `http_proxy`, some `HTTP_PROXY`.
     let upper = name.to_ascii_uppercase();
     RESERVED.contains(&name)

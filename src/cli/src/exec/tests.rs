@@ -7,7 +7,7 @@ use crate::args::{Cli, Command};
 fn args(words: &[&str]) -> ExecArgs {
     let cli = Cli::try_parse_from([&["dayfly", "exec", "--role", "r"], words].concat()).unwrap();
     let Command::Exec(args) = cli.command else { panic!("not exec") };
-    args
+    *args
 }
 
 fn problem(denied_by: Option<&str>, pointer: Option<&str>) -> Problem {

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::{
     broker::{Answer, Broker, Request, TASK_TOKEN, grant, heard, lease, opened, problem},
-    program::{Finished, Running, dayfly, detached, private_place, run},
+    program::{Finished, Running, dayfly, detached, private_place, program, run},
     wire::{ask, connected},
 };
 
@@ -324,7 +324,7 @@ fn a_command_finds_the_agent_and_ends_it() {
                   \"$DAYFLY\" credential aws --role r; exit 7";
     let words = ["agent", "--role", "r", "--", "sh", "-c", script];
     let mut command = detached(&broker.url, &words);
-    command.env("TMPDIR", place.path()).env("DAYFLY", env!("CARGO_BIN_EXE_dayfly"));
+    command.env("TMPDIR", place.path()).env("DAYFLY", program());
     let finished = run(command);
     assert_eq!(finished.code, Some(7), "{finished:?}");
     let (socket, credential) = finished.out.split_once('\n').unwrap();

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::{
     broker::{Broker, PASSWORD, lease, postgres},
-    program::{dayfly, run},
+    program::{dayfly, program, run},
 };
 
 /// The names in the environment of a command that is run with `options`.
@@ -84,8 +84,7 @@ fn the_platforms_identity_is_left_only_where_it_is_asked_for() {
 #[test]
 fn an_exec_inside_of_another_has_a_task_of_its_own() {
     let broker = Broker::granting(vec![postgres("r")]);
-    let inner =
-        format!("{} exec -q --role r -- sh -c 'echo $DAYFLY_TASK'", env!("CARGO_BIN_EXE_dayfly"));
+    let inner = format!("{} exec -q --role r -- sh -c 'echo $DAYFLY_TASK'", program());
     let refused = run(dayfly(&broker.url, &["exec", "--role", "r", "--", "sh", "-c", &inner]));
     assert_eq!((refused.code, refused.out.as_str()), (Some(125), ""), "{refused:?}");
     assert!(refused.err.contains("inside of another `dayfly exec`"), "{}", refused.err);

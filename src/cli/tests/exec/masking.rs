@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     broker::{Broker, PASSWORD, postgres},
-    program::{Finished, dayfly, run},
+    program::{Finished, dayfly, program, run},
 };
 
 const SHOW: &str = "echo $PGPASSWORD; echo $DATABASE_URL >&2; printf %s $PGPASSWORD | base64";
@@ -124,7 +124,7 @@ fn binary_output_passes_byte_for_byte() {
         let line = format!(
             "{} exec -q --role pg --mask {mask} -- sh -c \
              'head -c 5000000 /dev/urandom | tee {file}' | sha256sum; sha256sum <{file}",
-            env!("CARGO_BIN_EXE_dayfly"),
+            program(),
             file = file.display()
         );
         let mut shell = Command::new("sh");
@@ -142,10 +142,7 @@ fn binary_output_passes_byte_for_byte() {
 #[test]
 fn a_reader_that_has_enough_ends_the_command() {
     let broker = Broker::granting(vec![postgres("pg")]);
-    let line = format!(
-        "{} exec -q --role pg --mask always -- yes | head -n 1",
-        env!("CARGO_BIN_EXE_dayfly")
-    );
+    let line = format!("{} exec -q --role pg --mask always -- yes | head -n 1", program());
     let mut shell = Command::new("timeout");
     shell.args(["20", "sh", "-c", &line]);
     let finished = run({
@@ -158,8 +155,7 @@ fn a_reader_that_has_enough_ends_the_command() {
 #[test]
 fn a_terminal_is_not_taken_away() {
     let broker = Broker::granting(vec![postgres("pg")]);
-    let line =
-        format!("exec {} exec --role pg --mask always -- echo x", env!("CARGO_BIN_EXE_dayfly"));
+    let line = format!("exec {} exec --role pg --mask always -- echo x", program());
     let mut command = Command::new("script");
     command.args(["-q", "-e", "-c", &line, "/dev/null"]).env("SHELL", "/bin/sh");
     command.env("DAYFLY_URL", &broker.url).env("DAYFLY_ID_TOKEN", "jwt").stdin(Stdio::null());

@@ -18,15 +18,22 @@ pub(crate) fn private_place() -> TempDir {
     tempfile::Builder::new().permissions(mode).tempdir().unwrap()
 }
 
+/// The program that was built for these tests, or the one that `integration/release` has made.
+#[expect(clippy::disallowed_methods, reason = "a test may be told which program it looks at")]
+pub(crate) fn program() -> String {
+    let named = std::env::var("DAYFLY_TEST_PROGRAM");
+    named.unwrap_or_else(|_| env!("CARGO_BIN_EXE_dayfly").to_owned())
+}
+
 /// `dayfly` with an environment of its own and the identity in it.
 pub(crate) fn dayfly(url: &str, words: &[&str]) -> Command {
-    with_environment(Command::new(env!("CARGO_BIN_EXE_dayfly")), url, words)
+    with_environment(Command::new(program()), url, words)
 }
 
 /// The same without a controlling terminal, whatever the tests are started from.
 pub(crate) fn detached(url: &str, words: &[&str]) -> Command {
     let mut command = Command::new("setsid");
-    command.arg(env!("CARGO_BIN_EXE_dayfly"));
+    command.arg(program());
     with_environment(command, url, words)
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::{
     broker::{Answer, Broker, completed, lease, problem},
-    program::{ID_TOKEN, dayfly, run},
+    program::{ID_TOKEN, dayfly, program, run},
 };
 
 fn page(ids: std::ops::Range<usize>, next_cursor: Option<&str>) -> LeasePage {
@@ -216,7 +216,7 @@ fn a_reader_that_has_had_enough_is_no_failure() {
     let broker = Broker::start(|_, _| Answer::json(200, &page(0..5000, None)));
     let mut command = std::process::Command::new("sh");
     command.args(["-c", "{ \"$0\" lease list --limit 5000; echo $? >&2; } | head -n 1"]);
-    command.arg(env!("CARGO_BIN_EXE_dayfly"));
+    command.arg(program());
     command.env("DAYFLY_URL", &broker.url).env("DAYFLY_ID_TOKEN", "jwt");
     let finished = run(command);
     assert!(finished.out.starts_with("ID "), "{finished:?}");

@@ -9,7 +9,7 @@ use dayfly_api::Renewed;
 
 use crate::{
     broker::{Answer, Broker, grant, postgres},
-    program::{detached, run},
+    program::{detached, program, run},
 };
 
 /// A process that goes its own way, as daemons do, and says so in a file.
@@ -120,7 +120,7 @@ fn we_leave_no_core_and_the_command_may() {
     let inner = "ulimit -Sc; grep 'Max core' /proc/$PPID/limits";
     let line = format!(
         "ulimit -Sc \"$(ulimit -Hc)\"; ulimit -Sc; exec {} exec -q --role r -- sh -c \"$INNER\"",
-        env!("CARGO_BIN_EXE_dayfly")
+        program()
     );
     let mut shell = std::process::Command::new("setsid");
     shell.args(["sh", "-c", &line]).env("INNER", inner).stdin(std::process::Stdio::null());

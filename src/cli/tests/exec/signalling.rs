@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use crate::{
     broker::{Broker, grant, postgres},
-    program::{Running, dayfly, detached, run},
+    program::{Running, dayfly, detached, program, run},
 };
 
 /// Says that it is ready, then waits for what `traps` deal with.
@@ -144,10 +144,7 @@ fn the_end_of_who_started_us_stops_the_command() {
     ] {
         let mark = place(&format!("{option}-{ci}"));
         let inner = format!("trap 'echo told >{mark}; exit 0' TERM; echo ready; sleep 2 & wait");
-        let line = format!(
-            "{} exec {option} --role r -- sh -c \"$INNER\"; :",
-            env!("CARGO_BIN_EXE_dayfly")
-        );
+        let line = format!("{} exec {option} --role r -- sh -c \"$INNER\"; :", program());
         let mut shell = std::process::Command::new("setsid");
         shell.args(["bash", "-c", &line]).env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin");
         shell.env("DAYFLY_URL", &broker.url).env("DAYFLY_ID_TOKEN", "jwt").env("INNER", inner);
@@ -199,8 +196,7 @@ fn the_terminals_interrupt_comes_once() {
     let broker = Broker::granting(vec![postgres("r")]);
     let inner = "n=0; trap 'n=$((n+1))' INT; echo ready; \
                  i=0; while [ $i -lt 20 ]; do sleep 0.05; i=$((i+1)); done; echo interrupts:$n";
-    let line =
-        format!("exec {} exec -q --role r -- sh -c \"$INNER\"", env!("CARGO_BIN_EXE_dayfly"));
+    let line = format!("exec {} exec -q --role r -- sh -c \"$INNER\"", program());
     let mut child = std::process::Command::new("script")
         .args(["-q", "-e", "-c", &line, "/dev/null"])
         .env("SHELL", "/bin/sh")

@@ -22,7 +22,7 @@ fn run(words: &[&str], inherited: &[(&str, &str)]) -> Run {
     let cli = Cli::try_parse_from([&["dayfly", "exec"], words, &["--", "true"]].concat());
     let Command::Exec(args) = cli.unwrap().command else { panic!("not exec") };
     let pairs = inherited.iter().map(|(name, value)| ((*name).into(), (*value).into()));
-    Run { args, ambient: Ambient::new(pairs), home: tempfile::tempdir().unwrap() }
+    Run { args: *args, ambient: Ambient::new(pairs), home: tempfile::tempdir().unwrap() }
 }
 
 fn plain(ambient: &Ambient) -> Inheritance<'_> {
