@@ -135,6 +135,7 @@ fn opened() -> OpenedTask {
         environment: map([("PGUSER", "username"), ("PGPASSWORD", "password")]),
     };
     let lease = Lease {
+        on_behalf_of: None,
         id: "lse_1".into(),
         task: "tsk_1".into(),
         principal: "local|figures".into(),
