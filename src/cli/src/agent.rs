@@ -57,7 +57,7 @@ pub(crate) async fn run(args: &AgentArgs, context: Context<'_>) -> Result<u8, Fa
         // The key that is proven binds it; a broker of an older version knows no such field.
         bind: None,
         roles: Vec::new(),
-        on_behalf_of: None,
+        on_behalf_of: args.on_behalf.token(context.ambient)?,
     };
     let limits = Limits {
         heartbeat: args.heartbeat.0,

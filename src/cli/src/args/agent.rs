@@ -7,7 +7,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{ArgAction, Args};
 
 use crate::args::{
-    IdentityArgs,
+    IdentityArgs, OnBehalfArgs,
     values::{Heartbeat, ServedCredential, duration, heartbeat, role_name, ttl},
 };
 
@@ -95,6 +95,9 @@ pub(crate) struct AgentArgs {
 
     #[command(flatten)]
     pub(crate) identity: IdentityArgs,
+
+    #[command(flatten)]
+    pub(crate) on_behalf: OnBehalfArgs,
 
     /// How long we may be silent before the credentials end: when we were killed, or the machine
     /// is gone; `none`: until the deadline

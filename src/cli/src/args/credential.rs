@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Subcommand};
 
 use crate::args::{
-    IdentityArgs,
+    IdentityArgs, OnBehalfArgs,
     values::{MappedField, role_name, ttl},
 };
 
@@ -136,6 +136,9 @@ pub(crate) struct WantedArgs {
 
     #[command(flatten)]
     pub(crate) identity: IdentityArgs,
+
+    #[command(flatten)]
+    pub(crate) on_behalf: OnBehalfArgs,
 }
 
 /// The same for helpers that are asked by host.

@@ -124,7 +124,7 @@ async fn open(
         heartbeat_seconds: None,
         bind: None,
         roles: vec![wanted.role.clone()],
-        on_behalf_of: None,
+        on_behalf_of: wanted.on_behalf.token(context.ambient)?,
     };
     let audience = context.audience(args, &client);
     let opened = exec::open(&client, (&source, &audience), key.as_ref(), &request).await?;

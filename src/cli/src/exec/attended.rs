@@ -9,7 +9,6 @@ use std::{
 };
 
 use dayfly_api::{CreateTask, Outcome};
-use rustix::process::Signal;
 use tokio::time::Instant;
 
 use super::{
@@ -18,7 +17,7 @@ use super::{
     environment::inherit::{ChildEnvironment, Inheritance},
     explain, heartbeat, key, open,
     signals::Signals,
-    stop::{Action, Stop},
+    stop::Stop,
     stopped,
 };
 use crate::{
@@ -232,23 +231,12 @@ impl Session<'_> {
                     continue;
                 }
             };
-            match action {
-                Action::Forward(signal) => child.signal(signal),
-                Action::Kill => child.signal(Signal::KILL),
-                Action::Nothing => {}
-            }
+            child.act(action);
         };
         while let Some(arrived) = signals.arrived() {
             stop.on(arrived, Instant::now());
         }
-        let exit = Exit::of(status);
-        let outcome = match exit {
-            _ if stop.was_told() => Outcome::Cancelled,
-            Exit::Code(0) => Outcome::Completed,
-            _ if stop.was_interrupted() => Outcome::Cancelled,
-            Exit::Code(_) | Exit::Signal(_) => Outcome::Failed,
-        };
-        Ok(Ended { exit, outcome, hurried: stop.is_hurried() })
+        Ok(stop.ended(Exit::of(status)))
     }
 
     /// Says that we are here, until the broker has said that it will not hear it any more.

@@ -25,6 +25,7 @@ use tokio::process::{Child, Command};
 use crate::{
     ambient::Ambient,
     args::{ExecChildArgs, process::SignalTarget},
+    exec::stop::Action,
     output::Terminal,
 };
 
@@ -178,6 +179,15 @@ impl Spawned {
     /// Its id, until it was waited for.
     pub(super) fn pid(&self) -> Option<Pid> {
         self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw)
+    }
+
+    /// Does what follows from a signal.
+    pub(super) fn act(&self, action: Action) {
+        match action {
+            Action::Forward(signal) => self.signal(signal),
+            Action::Kill => self.signal(Signal::KILL),
+            Action::Nothing => {}
+        }
     }
 
     /// Sends `signal`. A command that is gone already needs none.

@@ -38,8 +38,6 @@ use crate::{
     task,
 };
 
-/// The command was stopped since its time was up, as `timeout` says it.
-const EXPIRED: u8 = 124;
 /// Between two attempts to kill what the command has left: what is killed leaves its own children.
 const KILL_AGAIN: Duration = Duration::from_millis(200);
 /// More news than leases have at once.
@@ -168,7 +166,7 @@ impl Run<'_> {
                 Some(event) = events.recv() => running.on(event),
                 () = &mut upkeep => continue,
             };
-            running.act(action);
+            running.child.act(action);
         };
         let exit = Exit::of(status);
         self.session.record.ended(exit);
@@ -185,7 +183,7 @@ impl Run<'_> {
         while let Some(arrived) = signals.arrived() {
             running.stop.on(arrived, Instant::now());
         }
-        Ok(running.ended(exit))
+        Ok(running.stop.ended(exit))
     }
 
     /// What goes on beside the command, whose process `command` tells. It never ends.
@@ -256,14 +254,6 @@ struct Running<'r, 'a> {
 }
 
 impl Running<'_, '_> {
-    fn act(&self, action: Action) {
-        match action {
-            Action::Forward(signal) => self.child.signal(signal),
-            Action::Kill => self.child.signal(Signal::KILL),
-            Action::Nothing => {}
-        }
-    }
-
     /// What hears of a changed credential hears of it now; a restart takes its time.
     fn on(&mut self, event: Event) -> Action {
         match event {
@@ -321,18 +311,5 @@ impl Running<'_, '_> {
         self.restart.started(Instant::now());
         self.run.session.terminal.note("the command runs again, with new credentials");
         Ok(())
-    }
-
-    fn ended(&self, exit: Exit) -> Ended {
-        let stop = &self.stop;
-        let outcome = match exit {
-            _ if stop.is_expired() => Outcome::Failed,
-            _ if stop.was_told() => Outcome::Cancelled,
-            Exit::Code(0) => Outcome::Completed,
-            _ if stop.was_interrupted() => Outcome::Cancelled,
-            Exit::Code(_) | Exit::Signal(_) => Outcome::Failed,
-        };
-        let exit = if stop.is_expired() { Exit::Code(EXPIRED) } else { exit };
-        Ended { exit, outcome, hurried: stop.is_hurried() }
     }
 }

@@ -5,14 +5,17 @@
 
 use std::time::Duration;
 
+use dayfly_api::Outcome;
 use rustix::process::Signal;
 use tokio::time::Instant;
 
-use crate::exec::signals::Arrived;
+use crate::exec::{Ended, child::Exit, signals::Arrived};
 
 /// A repetition within this time is the same request, delivered by another way: systemd and
 /// `timeout` signal whole groups.
 const COPY: Duration = Duration::from_secs(1);
+/// The command was stopped since its time was up, as `timeout` says it.
+const EXPIRED: u8 = 124;
 /// Three ^C within this time mean what they say.
 const IMPATIENCE: Duration = Duration::from_secs(2);
 const INTERRUPTS: usize = 3;
@@ -140,9 +143,17 @@ impl Stop {
         self.first.is_some()
     }
 
-    /// Whether it was the end of a credential that the command was stopped for.
-    pub(super) fn is_expired(&self) -> bool {
-        self.expired
+    /// What a command that ended by `exit` has come to.
+    pub(super) fn ended(&self, exit: Exit) -> Ended {
+        let outcome = match exit {
+            _ if self.expired => Outcome::Failed,
+            _ if self.was_told() => Outcome::Cancelled,
+            Exit::Code(0) => Outcome::Completed,
+            _ if self.was_interrupted() => Outcome::Cancelled,
+            Exit::Code(_) | Exit::Signal(_) => Outcome::Failed,
+        };
+        let exit = if self.expired { Exit::Code(EXPIRED) } else { exit };
+        Ended { exit, outcome, hurried: self.hurried }
     }
 
     /// Whether there was a ^C after `time`.
@@ -151,18 +162,13 @@ impl Stop {
     }
 
     /// Whether there was a ^C at all.
-    pub(super) fn was_interrupted(&self) -> bool {
+    fn was_interrupted(&self) -> bool {
         !self.interrupts.is_empty()
     }
 
     /// Whether it was killed.
     pub(super) fn has_killed(&self) -> bool {
         self.killed
-    }
-
-    /// Whether somebody asked again.
-    pub(super) fn is_hurried(&self) -> bool {
-        self.hurried
     }
 }
 
@@ -190,7 +196,7 @@ mod tests {
         assert_eq!(stop.on(sent(Signal::INT), start), Action::Forward(Signal::INT));
         assert_eq!(stop.deadline(), Some(start + GRACE));
         assert_eq!(stop.on(sent(Signal::TERM), after(start, 7500)), Action::Kill);
-        assert!(stop.was_told() && stop.is_hurried());
+        assert!(stop.was_told() && stop.hurried);
         assert_eq!(stop.deadline(), None);
     }
 
@@ -209,7 +215,7 @@ mod tests {
         let mut stop = Stop::new(GRACE);
         assert_eq!(stop.on(sent(Signal::TERM), start), Action::Forward(Signal::TERM));
         assert_eq!(stop.on(death, after(start, 2000)), Action::Nothing);
-        assert!(!stop.is_hurried());
+        assert!(!stop.hurried);
 
         let mut stop = Stop::new(GRACE);
         assert_eq!(stop.on(death, start), Action::Forward(Signal::TERM));
@@ -221,7 +227,7 @@ mod tests {
         let (mut stop, start) = (Stop::new(GRACE), Instant::now());
         assert_eq!(stop.on(sent(Signal::TERM), start), Action::Forward(Signal::TERM));
         assert_eq!(stop.on(sent(Signal::TERM), after(start, 900)), Action::Nothing);
-        assert!(!stop.is_hurried());
+        assert!(!stop.hurried);
         assert_eq!(stop.on(sent(Signal::TERM), after(start, 2000)), Action::Kill);
     }
 
@@ -260,7 +266,7 @@ mod tests {
         assert_eq!(stop.on(sent(Signal::HUP), start), Action::Forward(Signal::HUP));
         assert_eq!(stop.overdue(), Action::Kill);
         assert_eq!(stop.deadline(), None);
-        assert!(!stop.is_hurried());
+        assert!(!stop.hurried);
     }
 
     #[tokio::test]
@@ -268,13 +274,13 @@ mod tests {
         let (mut stop, start) = (Stop::new(GRACE), Instant::now());
         assert_eq!(stop.expire(start), Action::Forward(Signal::TERM));
         assert_eq!(stop.expire(after(start, 500)), Action::Nothing);
-        assert!(stop.is_expired());
+        assert!(stop.expired);
         assert_eq!(stop.deadline(), Some(start + GRACE));
 
         let mut stop = Stop::new(GRACE);
         stop.on(sent(Signal::TERM), start);
         assert_eq!(stop.expire(start), Action::Nothing, "it was told already");
-        assert!(!stop.is_expired());
+        assert!(!stop.expired);
     }
 
     #[tokio::test]

@@ -102,12 +102,21 @@ fn whoever_asked_is_named_by_their_token_and_the_command_never_sees_it() {
     exec.env("DAYFLY_ON_BEHALF_OF_FILE", &file);
     let ran = run(exec);
     assert_eq!(ran.code, Some(0), "{ran:?}");
+    let mut helper = dayfly(&broker.url, &["credential", "pgpass", "--role", "pg"]);
+    helper.env("DAYFLY_ON_BEHALF_OF_FILE", &file);
+    let helped = run(helper);
+    assert_eq!(helped.code, Some(0), "{helped:?}");
+    let mut agent = dayfly(&broker.url, &["agent", "--role", "pg", "--on-behalf-of-file"]);
+    agent.arg(&file).args(["--", "env"]);
+    let attended = run(agent);
+    assert_eq!(attended.code, Some(0), "{attended:?}");
     let asked = broker.asked("POST /api/v1/tasks");
-    assert_eq!(asked.len(), 2, "{asked:?}");
+    assert_eq!(asked.len(), 4, "{asked:?}");
     for request in asked {
         assert_eq!(request.body["on_behalf_of"], "ada.person.secret");
     }
-    for text in [opened.out, opened.err, ran.out, ran.err] {
+    let texts = [opened.out, opened.err, ran.out, ran.err, helped.out, helped.err];
+    for text in texts.into_iter().chain([attended.out, attended.err]) {
         assert!(!text.contains("ada.person.secret") && !text.contains("ON_BEHALF"), "{text}");
     }
 
@@ -117,5 +126,5 @@ fn whoever_asked_is_named_by_their_token_and_the_command_never_sees_it() {
         let refused = run(open);
         assert_eq!(refused.code, Some(code), "{refused:?}");
     }
-    assert_eq!(broker.asked("POST /api/v1/tasks").len(), 2);
+    assert_eq!(broker.asked("POST /api/v1/tasks").len(), 4);
 }
