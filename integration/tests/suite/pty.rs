@@ -115,6 +115,7 @@ async fn a_command_that_dies_of_an_interrupt_ends_the_loop_around_it() {
         expect("$ "),
         send("echo code:$?\n"),
         expect("code:130"),
+        expect("$ "),
         send(END),
     ]);
     assert_eq!(desk.outcome().await, "cancelled");
@@ -129,9 +130,12 @@ async fn a_job_stops_and_goes_on_and_reads_from_the_terminal() {
         expect("ready"),
         send(SUSPEND),
         expect("Stopped"),
+        // What is typed before the shell reads again may lose its first key.
+        expect("$ "),
         // Longer than a beat of the heart, which is then due at once.
         send("echo me''anwhile\n"),
         expect("meanwhile"),
+        expect("$ "),
         send("fg\n"),
         expect("./ask"),
         send("hello\n"),
