@@ -55,8 +55,8 @@ pub fn root() -> PathBuf {
 
 /// A Python that has what `integration/test` installed.
 pub fn python() -> PathBuf {
-    let python = root().join("integration/.peers/moto/bin/python3");
-    assert!(python.exists(), "moto is not installed; run integration/test once");
+    let python = root().join("integration/.peers/python/bin/python3");
+    assert!(python.exists(), "what runs in Python is not installed; run integration/test once");
     python
 }
 

@@ -17,13 +17,13 @@ use dayfly_integration::{
 use tempfile::TempDir;
 
 /// A broker, and a directory for what its users keep.
-struct Desk {
-    broker: Broker,
+pub(crate) struct Desk {
+    pub(crate) broker: Broker,
     place: TempDir,
 }
 
 impl Desk {
-    fn of(broker: Broker) -> Self {
+    pub(crate) fn of(broker: Broker) -> Self {
         let mode = Permissions::from_mode(0o700);
         let place = tempfile::Builder::new().permissions(mode).tempdir().unwrap();
         Self { broker, place }
@@ -35,7 +35,7 @@ impl Desk {
     }
 
     /// With users of `account`: of the role `deploy` for long, of `quick` for seconds.
-    async fn aws(account: &Account) -> Self {
+    pub(crate) async fn aws(account: &Account) -> Self {
         let (id, secret) = account.root_key();
         let mut config = BrokerConfig::new(Store::Sqlite, None);
         write!(
@@ -62,19 +62,19 @@ impl Desk {
         Self::of(broker)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.place.path().join(name)
     }
 
     /// A file with a fresh identity, as platforms leave it.
-    fn identity(&self) -> String {
+    pub(crate) fn identity(&self) -> String {
         let path = self.path("identity-token");
         fs::write(&path, self.broker.issuer.token("helper-job")).unwrap();
         path.to_str().unwrap().to_owned()
     }
 
     /// What runs beside this broker, with nothing else in its environment.
-    fn command(&self, program: impl AsRef<Path>) -> Command {
+    pub(crate) fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
         command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin");
         command.env("HOME", self.place.path()).env("AWS_EC2_METADATA_DISABLED", "true");
@@ -82,14 +82,14 @@ impl Desk {
         command
     }
 
-    fn dayfly(&self, words: &[&str]) -> Command {
+    pub(crate) fn dayfly(&self, words: &[&str]) -> Command {
         let mut command = self.command(program("dayfly"));
         command.args(words);
         command
     }
 
     /// An agent that listens.
-    async fn agent(&self, options: &[&str]) -> Agent {
+    pub(crate) async fn agent(&self, options: &[&str]) -> Agent {
         let (path, identity) = (self.path("agent.sock"), self.identity());
         let words = ["agent", "--token-file", &identity, "--listen", path.to_str().unwrap()];
         let mut command = self.dayfly(&[&words, options].concat());
@@ -107,7 +107,7 @@ impl Desk {
     }
 
     /// The states of all leases of `role`, newest first.
-    async fn states(&self, role: &str) -> Vec<String> {
+    pub(crate) async fn states(&self, role: &str) -> Vec<String> {
         let path = format!("/api/v1/leases?role={role}");
         let leases = self.admin().get(&path).await.unwrap().expect(200);
         let states = leases.body["data"].as_array().unwrap().iter();
@@ -118,19 +118,24 @@ impl Desk {
 /// What a user of a test may do.
 const LISTING: &str = r#"{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iam:ListUsers","Resource":"*"}]}"#;
 
-struct Agent {
+pub(crate) struct Agent {
     child: Option<Child>,
-    path: PathBuf,
+    pub(crate) path: PathBuf,
 }
 
 impl Agent {
     /// Tells it to stop; gives what it said.
-    fn stop(mut self) -> (Option<i32>, String) {
+    pub(crate) fn stop(mut self) -> (Option<i32>, String) {
         let child = self.child.take().unwrap();
         let pid = child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         let output = child.wait_with_output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    }
+
+    /// `kill -9`: dropping it does no more.
+    pub(crate) fn kill(self) {
+        drop(self);
     }
 }
 
@@ -143,12 +148,12 @@ impl Drop for Agent {
     }
 }
 
-fn secret_file(path: &Path, text: &str) {
+pub(crate) fn secret_file(path: &Path, text: &str) {
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
     file.unwrap().write_all(text.as_bytes()).unwrap();
 }
 
-fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout.clone()).unwrap()
 }

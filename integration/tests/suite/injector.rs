@@ -20,25 +20,34 @@ const BRIEF: &str = "[[role]]\nname = \"brief\"\nbackend = \"pg\"\nowner = \"tes
 
 /// What a program left.
 #[derive(Debug)]
-struct Finished {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub(crate) struct Finished {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
-/// Runs `dayfly exec` with `options` for a command that finds the programs in `bin`.
-fn exec(broker: &Broker, bin: &Path, options: &[&str], command: &[&str]) -> Finished {
+/// `dayfly exec` with `options` for a command that finds the programs in `bin`.
+pub(crate) fn prepared(broker: &Broker, bin: &Path, options: &[&str], command: &[&str]) -> Command {
     let mut dayfly = Command::new(program("dayfly"));
     dayfly.arg("exec").args(options).arg("--").args(command).env_clear();
     let path = format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin", bin.display());
     dayfly.env("PATH", path).env("DAYFLY_ID_TOKEN", broker.issuer.token("injector"));
     dayfly.env("DAYFLY_URL", broker.client().url()).stdin(Stdio::null());
-    let output = dayfly.output().unwrap();
+    dayfly
+}
+
+/// Runs `command` to its end.
+pub(crate) fn finished(mut command: Command) -> Finished {
+    let output = command.output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Finished { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
-async fn leases(broker: &Broker) -> Vec<Value> {
+fn exec(broker: &Broker, bin: &Path, options: &[&str], command: &[&str]) -> Finished {
+    finished(prepared(broker, bin, options, command))
+}
+
+pub(crate) async fn leases(broker: &Broker) -> Vec<Value> {
     let admin = broker.client().with(&broker.admin());
     let leases = admin.get("/api/v1/leases").await.unwrap().expect(200);
     leases.body["data"].as_array().unwrap().clone()

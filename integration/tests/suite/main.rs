@@ -58,6 +58,8 @@ mod policy_lint;
 #[cfg(test)]
 mod poller;
 #[cfg(test)]
+mod programs;
+#[cfg(test)]
 mod pty;
 #[cfg(test)]
 mod quotas;

@@ -154,7 +154,7 @@ fn at(path: &str) -> PathBuf {
 
 /// The one that has moto.
 fn python() -> PathBuf {
-    let python = at("../../integration/.peers/moto/bin/python3");
+    let python = at("../../integration/.peers/python/bin/python3");
     assert!(python.exists(), "no moto at {}: run integration/test", python.display());
     python
 }

@@ -4,7 +4,7 @@
 //! the password.
 //!
 //! libpq takes the user's name from elsewhere, so where a replaced credential has another user this
-//! file does not reach a running program; the service file does.
+//! file does not reach a running program, unless another one has the name; the service file does.
 
 use std::fmt::Write as _;
 
