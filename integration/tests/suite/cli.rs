@@ -144,7 +144,7 @@ async fn a_denied_role_starts_nothing_and_names_the_rule() {
         let denied = finish(&mut desk.exec(options, &touch));
         assert_eq!((denied.code, denied.out.as_str()), (Some(125), ""), "{denied:?}");
         assert!(!mark.exists(), "the command was started");
-        let line = "dayfly: role `forbidden` was denied by rule `test/no-production`: \
+        let line = "dayfly: error: role `forbidden` was denied by rule `test/no-production`: \
                     tests get no production credential (request req_";
         assert!(denied.err.starts_with(line), "{}", denied.err);
         assert_eq!(denied.err.lines().count(), 1, "{}", denied.err);
@@ -162,7 +162,7 @@ async fn what_fails_before_the_command_is_125_or_127_and_mints_nothing() {
     let mut unreachable = desk.exec(&["--role", "reader"], &["true"]);
     let failed = finish(unreachable.env("DAYFLY_URL", &nowhere));
     assert_eq!((failed.code, failed.out.as_str()), (Some(125), ""), "{failed:?}");
-    let line = format!("dayfly: cannot reach the broker at {nowhere}");
+    let line = format!("dayfly: error: cannot reach the broker at {nowhere}");
     assert!(failed.err.contains(&line), "{}", failed.err);
 
     let missing = finish(&mut desk.exec(&["--role", "reader"], &["no-such-command-here"]));

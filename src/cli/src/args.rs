@@ -10,6 +10,9 @@ mod deliver;
 mod on_behalf;
 pub(crate) mod process;
 pub(crate) mod profile;
+mod renew;
+mod tasks;
+mod tool;
 mod values;
 
 use std::{
@@ -19,7 +22,9 @@ use std::{
     time::Duration,
 };
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
+use clap::{
+    ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint, builder::NonEmptyStringValueParser,
+};
 use dayfly_api::Outcome;
 
 pub(crate) use crate::args::{
@@ -30,6 +35,9 @@ pub(crate) use crate::args::{
         is_word_char,
     },
     on_behalf::OnBehalfArgs,
+    renew::LeaseRenewArgs,
+    tasks::TaskListArgs,
+    tool::{CompletionArgs, ManArgs, Shell, VersionArgs},
     values::{MappedField, Part, RoleRequest, ServedCredential, is_variable_name},
 };
 use crate::{
@@ -42,7 +50,7 @@ use crate::{
     client::{self, BrokerUrl, Client},
     config::Config,
     identity::{self, Token},
-    output::Terminal,
+    output::{Terminal, When},
     proof::{self, Key},
 };
 
@@ -97,6 +105,9 @@ The token is the first of: --token-file, DAYFLY_TOKEN_FILE, DAYFLY_TOKEN, and th
 Exit codes: 0 done; 1 failed; 2 wrong use; 3 not found; 4 denied; 5 not signed in; 6 try again \
 later, or not yet verified dead; 7 conflict.";
 
+/// Every state that a lease can have.
+const LEASE_STATES: [&str; 5] = ["pending", "active", "revoking", "revoked", "abandoned"];
+
 /// Runs commands with credentials that end with them; looks at leases and revokes them.
 #[derive(Debug, Parser)]
 #[command(name = "dayfly", version, after_help = EXAMPLES, disable_help_subcommand = true)]
@@ -107,6 +118,10 @@ pub(crate) struct Cli {
     /// Say nothing but warnings and errors
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
+
+    /// Whether there is colour in tables and messages
+    #[arg(long, global = true, value_enum, default_value_t = When::Auto, value_name = "WHEN")]
+    pub(crate) color: When,
 
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -136,6 +151,8 @@ pub(crate) struct BrokerArgs {
 pub(crate) enum Command {
     /// Keep credentials alive for programs that ask for them
     Agent(AgentArgs),
+    /// Print what has a shell complete dayfly's commands and flags
+    Completion(CompletionArgs),
     /// Show what configuration is in force; begin a .dayfly.toml
     Config {
         #[command(subcommand)]
@@ -145,14 +162,13 @@ pub(crate) enum Command {
     Credential(CredentialArgs),
     /// Run a command with credentials in its environment, and end them with it
     Exec(Box<ExecArgs>),
-    /// The last step of `exec`: becomes the command
-    #[command(hide = true)]
-    ExecChild(ExecChildArgs),
-    /// Look at leases, revoke them, give up on them
+    /// Look at leases, renew them, revoke them, give up on them
     Lease {
         #[command(subcommand)]
         command: LeaseCommand,
     },
+    /// Print the manual
+    Man(ManArgs),
     /// Change what the broker signs in with at its backends
     Backend {
         #[command(subcommand)]
@@ -170,8 +186,32 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: TaskCommand,
     },
+    /// Show which program this is, and which broker answers it
+    Version(VersionArgs),
     /// Show who the broker takes the caller for
     Whoami(ReadArgs),
+}
+
+impl Command {
+    /// Whether it is about the program alone, so that no configuration can stop it.
+    pub(crate) fn is_alone(&self) -> bool {
+        matches!(self, Self::Completion(_) | Self::Man(_))
+            || matches!(self, Self::Version(args) if !args.broker)
+    }
+
+    /// Whether it asks the broker something and shows the answer.
+    pub(crate) fn is_question(&self) -> bool {
+        matches!(
+            self,
+            Self::Backend { .. }
+                | Self::Lease { .. }
+                | Self::Role { .. }
+                | Self::Standing(_)
+                | Self::Task { .. }
+                | Self::Version(_)
+                | Self::Whoami(_)
+        )
+    }
 }
 
 #[derive(Debug, Args)]
@@ -240,12 +280,16 @@ pub(crate) struct ExecArgs {
         required = true,
         trailing_var_arg = true,
         allow_hyphen_values = true,
+        value_hint = ValueHint::CommandWithArguments,
         value_name = "CMD"
     )]
     pub(crate) command: Vec<OsString>,
 }
 
-#[derive(Debug, Args)]
+/// The last step of `exec`, which becomes the command. It is no command of the command line: nobody
+/// types it, and neither help nor shells offer it.
+#[derive(Debug, Parser)]
+#[command(name = "dayfly exec-child", disable_help_flag = true)]
 pub(crate) struct ExecChildArgs {
     /// The process that must still be our parent
     pub(crate) parent: i32,
@@ -301,6 +345,8 @@ pub(crate) enum LeaseCommand {
     Abandon(LeaseAbandonArgs),
     /// List leases, newest first
     List(LeaseListArgs),
+    /// Let a lease live longer
+    Renew(LeaseRenewArgs),
     /// End a lease now
     Revoke(LeaseRevokeArgs),
     /// Show one lease
@@ -337,6 +383,8 @@ pub(crate) enum StandingCommand {
 pub(crate) enum TaskCommand {
     /// End a task and its credentials
     Complete(TaskCompleteArgs),
+    /// List tasks, newest first
+    List(TaskListArgs),
     /// Open a task and leave its credentials in a directory
     Open(TaskOpenArgs),
     /// Show one task
@@ -374,8 +422,8 @@ pub(crate) struct ShowArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LeaseListArgs {
-    /// Only in this state: pending, active, revoking, revoked, expired or abandoned
-    #[arg(long)]
+    /// Only in this state
+    #[arg(long, value_parser = LEASE_STATES)]
     pub(crate) state: Option<String>,
     /// Only of this role
     #[arg(long)]

@@ -16,7 +16,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
 pub(crate) use crate::client::{
-    calls::LeaseFilter,
+    calls::Filter,
     transport::{agent_http, jittered, read_body, secure_http},
     url::{BrokerUrl, check_secure},
 };
@@ -194,13 +194,16 @@ enum Repeat {
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("the broker at {url} gave an answer that this version can't read")]
+    #[error(
+        "the broker at {url} gave an answer that this version can't read; compare the two by \
+         `dayfly version --broker`"
+    )]
     Body {
         url: String,
         #[source]
         source: serde_json::Error,
     },
-    #[error("cannot use the CA file `{path}`")]
+    #[error("cannot use the CA file `{path}`, which must hold certificates in PEM")]
     CaFile {
         path: String,
         #[source]
@@ -221,9 +224,9 @@ pub(crate) enum Error {
     },
     #[error("cannot set up TLS")]
     Setup(#[source] reqwest::Error),
-    #[error("the broker at {url} did not answer in time")]
+    #[error("the broker at {url} did not answer in time; try again, and see whether it is well")]
     TimedOut { url: String },
-    #[error("cannot reach the broker at {url}")]
+    #[error("cannot reach the broker at {url} (--url or DAYFLY_URL says where it is)")]
     Unreachable {
         url: String,
         /// Nothing of the request had left.

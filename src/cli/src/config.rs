@@ -57,7 +57,7 @@ impl Here {
 }
 
 /// All configuration files that there are.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Config {
     /// Those that were read, the one that counts first before the others.
     files: Vec<File>,
@@ -201,7 +201,7 @@ pub(crate) enum Error {
     NoProfile { name: String, help: String },
     #[error("cannot use the configuration file `{path}`: {reason}")]
     Unfit { path: String, reason: &'static str },
-    #[error("cannot read the configuration file `{path}`")]
+    #[error("cannot read the configuration file `{path}`, which must be readable or not there")]
     Unreadable {
         path: String,
         #[source]

@@ -19,6 +19,7 @@ mod restart;
 mod run;
 mod signals;
 mod stop;
+mod suggest;
 
 use std::{
     cell::RefCell, ffi::OsString, io, mem::take, path::Path, pin::pin, rc::Rc, sync::Arc,
@@ -58,12 +59,16 @@ use crate::{
 
 /// A failure of ours before the command started, as `env` and `timeout` say it.
 pub(crate) const FAILED: u8 = 125;
+/// As what the command's first process knows itself, before it is the command.
+pub(crate) const CHILD: &str = "exec-child";
 /// A broker that asks for a longer pause than this is down for the caller.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(10);
 /// What is left for completion once somebody is impatient.
 const REVOKE_HURRIED: Duration = Duration::from_secs(2);
 /// The longest that credentials live which nobody renews and nobody ends with their command.
 const REPLACE_TTL_MAX: Duration = Duration::from_hours(1);
+/// What is waited for when the command has ended.
+const ENDING: &str = "waiting until the credentials are verified dead";
 /// Characters of a purpose that a broker accepts.
 const PURPOSE_CHARS_MAX: usize = 256;
 
@@ -115,12 +120,12 @@ async fn attempt(
     if parent.is_some_and(Parent::is_gone) {
         return Ok(stopped(Signal::TERM, context.terminal));
     }
-    // Dropping the call closes its connection; the broker then revokes what was not delivered.
-    let opened = tokio::select! {
-        opened = open(&client, (&source, audience.as_str()), key.as_ref(), &request) => opened,
-        signal = signals.stopped() => return Ok(stopped(signal, context.terminal)),
+    let asked = (&source, audience.as_str());
+    let stop = (&mut signals, context.terminal);
+    let mut opened = match begin(&client, asked, key.as_ref(), &request, stop).await? {
+        Ok(opened) => opened,
+        Err(exit) => return Ok(exit),
     };
-    let mut opened = opened.map_err(|error| explain(error.into(), &request.roles))?;
     record.opened(&opened);
     let served = planned.map(|planned| planned.with_lease(&mut opened)).transpose();
     masking.learn(&opened.leases).await;
@@ -158,6 +163,26 @@ async fn attempt(
         Exit::Code(0) if is_failure => Exit::Code(FAILED),
         exit @ (Exit::Code(_) | Exit::Signal(_)) => exit,
     })
+}
+
+/// The task; or how we end, if we are told to stop before there is one.
+async fn begin(
+    client: &Client,
+    asked: (&Source, &str),
+    key: Option<&Arc<Key>>,
+    request: &CreateTask,
+    (signals, terminal): (&mut Signals, &Terminal),
+) -> Result<Result<OpenedTask, Exit>, Error> {
+    // Dropping the call closes its connection; the broker then revokes what was not delivered.
+    let opening = pin!(open(client, asked, key, request));
+    let opened = tokio::select! {
+        opened = terminal.waiting("waiting for the broker", opening) => opened,
+        signal = signals.stopped() => return Ok(Err(stopped(signal, terminal))),
+    };
+    match opened {
+        Ok(opened) => Ok(Ok(opened)),
+        Err(error) => Err(suggest::explained(error, &request.roles, client, asked).await),
+    }
 }
 
 /// Leases without their credentials, and those with their roles.
@@ -233,7 +258,7 @@ impl Session<'_> {
         // The broker answers after `budget`; its answer needs a moment more to arrive.
         let mut call = pin!(timeout(budget + Duration::from_secs(1), call));
         let result = tokio::select! {
-            result = &mut call => result,
+            result = self.terminal.waiting(ENDING, &mut call) => result,
             _ = signals.stopped() => match timeout(REVOKE_HURRIED, call).await {
                 Ok(result) => result,
                 Err(elapsed) => Err(elapsed),
@@ -369,16 +394,20 @@ fn explain(error: Error, roles: &[String]) -> Error {
     }
 }
 
-fn denial(problem: &Problem, roles: &[String]) -> String {
+/// The one of `roles` that was denied, if that is known.
+fn denied<'a>(problem: &Problem, roles: &'a [String]) -> Option<&'a String> {
     let pointed = problem
         .errors
         .iter()
         .find_map(|fault| roles.get(fault.pointer.strip_prefix("/roles/")?.parse::<usize>().ok()?));
-    let role = match (pointed, roles) {
+    match (pointed, roles) {
         (Some(role), _) | (None, [role]) => Some(role),
         (None, _) => None,
-    };
-    let subject = match role {
+    }
+}
+
+fn denial(problem: &Problem, roles: &[String]) -> String {
+    let subject = match denied(problem, roles) {
         Some(role) => format!("role `{role}` was denied"),
         None => "a role was denied".to_owned(),
     };
@@ -416,7 +445,7 @@ pub(crate) enum Error {
     Nested,
     #[error(transparent)]
     Place(#[from] place::Error),
-    #[error("cannot leave a report at `{path}`")]
+    #[error("cannot leave a report at `{path}`; name another file by --report")]
     Report {
         path: String,
         #[source]

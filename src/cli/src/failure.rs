@@ -37,7 +37,10 @@ pub(crate) enum Failure {
     Config(#[from] config::Error),
     #[error(transparent)]
     Credential(#[from] credential::Fault),
-    #[error("cannot leave the credentials in `{path}`")]
+    #[error(
+        "cannot leave the credentials in `{path}`; name a directory that can be made and is \
+         not there yet"
+    )]
     Directory {
         path: String,
         #[source]
@@ -51,12 +54,20 @@ pub(crate) enum Failure {
     Hold(#[from] agent::hold::Error),
     #[error(transparent)]
     Identity(#[from] identity::Error),
-    #[error("cannot read from stdin")]
+    #[error("cannot read from stdin, where the program that asks says for what")]
     Input(#[source] io::Error),
     #[error("cannot write the result as JSON")]
     Json(#[from] serde_json::Error),
     #[error("cannot write to stdout")]
     Output(#[from] io::Error),
+    #[error(
+        "cannot write the manual's pages into `{path}`; name a directory of yours by --directory"
+    )]
+    Pages {
+        path: String,
+        #[source]
+        source: io::Error,
+    },
     #[error(transparent)]
     Place(#[from] agent::place::Error),
 }
@@ -87,7 +98,8 @@ impl Failure {
             | Self::Hold(agent::hold::Error::Unreadable { .. })
             | Self::Input(_)
             | Self::Json(_)
-            | Self::Output(_) => FAILED,
+            | Self::Output(_)
+            | Self::Pages { .. } => FAILED,
         }
     }
 

@@ -193,7 +193,7 @@ pub(crate) enum Error {
     Aws(String),
     #[error(transparent)]
     Client(#[from] client::Error),
-    #[error("cannot read the token file `{path}`")]
+    #[error("cannot read the token file `{path}` (--token-file names another)")]
     File {
         path: String,
         #[source]

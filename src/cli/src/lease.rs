@@ -3,13 +3,16 @@
 //! Invariant: a lease is called ended only when the broker has verified it, and one that was
 //! given up is never called so.
 
-use dayfly_api::{Lease, LeasePage, OnBehalfOf};
+use std::time::Duration;
+
+use dayfly_api::{Lease, LeasePage, OnBehalfOf, Renewed};
 
 use crate::{
-    args::{Context, LeaseAbandonArgs, LeaseListArgs, LeaseRevokeArgs, ShowArgs},
-    client::LeaseFilter,
+    args::{Context, LeaseAbandonArgs, LeaseListArgs, LeaseRenewArgs, LeaseRevokeArgs, ShowArgs},
+    client::Filter,
     failure::{self, Failure},
     output::{Column, Table, record},
+    role,
 };
 
 /// How many leases are asked for at a time.
@@ -51,7 +54,7 @@ pub(crate) async fn list(args: &LeaseListArgs, context: Context<'_>) -> Result<u
     Ok(failure::OK)
 }
 
-fn filter(args: &LeaseListArgs, page: usize) -> LeaseFilter {
+fn filter(args: &LeaseListArgs, page: usize) -> Filter {
     let named = [
         ("state", &args.state),
         ("role", &args.role),
@@ -62,7 +65,7 @@ fn filter(args: &LeaseListArgs, page: usize) -> LeaseFilter {
         ("expires_before", &args.expires_before),
     ];
     let set = named.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
-    LeaseFilter(set.chain([("limit", page.to_string())]).collect())
+    Filter(set.chain([("limit", page.to_string())]).collect())
 }
 
 fn table(page: &LeasePage) -> Table {
@@ -153,9 +156,62 @@ pub(crate) async fn abandon(args: &LeaseAbandonArgs, context: Context<'_>) -> Re
     Ok(failure::OK)
 }
 
+/// `dayfly lease renew`.
+pub(crate) async fn renew(args: &LeaseRenewArgs, context: Context<'_>) -> Result<u8, Failure> {
+    let (client, token) = context.signed_in(&args.read.identity).await?;
+    let asked = i64::try_from(args.ttl.as_secs()).unwrap_or(i64::MAX);
+    let renewed = client.renew_lease(&token, &args.id, asked).await?;
+    context.terminal.show(args.read.output, &renewed, |renewed| {
+        let granted = seconds(renewed.ttl_seconds);
+        record([
+            ("id", &renewed.id),
+            ("granted", &granted),
+            ("expires", &renewed.expires_at),
+            ("at the latest", &renewed.max_expires_at),
+        ])
+    })?;
+    if let Some(limit) = limit(&renewed, asked) {
+        context.terminal.warn(&limit);
+    }
+    Ok(failure::OK)
+}
+
+/// What a renewal did not give, and what none will give.
+fn limit(renewed: &Renewed, asked: i64) -> Option<String> {
+    let Renewed { id, expires_at, max_expires_at, .. } = renewed;
+    let (granted, wanted) = (seconds(renewed.ttl_seconds), seconds(asked));
+    let less = format!("lease {id} was given {granted} of the {wanted} that were asked for");
+    let is_less = renewed.truncated || renewed.ttl_seconds < asked;
+    match (is_less, expires_at == max_expires_at) {
+        (false, false) => None,
+        (false, true) => Some(format!(
+            "lease {id} ends for good at {max_expires_at}: no renewal moves that, so get another one \
+             before"
+        )),
+        (true, false) => Some(format!(
+            "{less}; renew it again before {expires_at}, until {max_expires_at} at the latest"
+        )),
+        (true, true) => {
+            Some(format!("{less}: it ends for good at {max_expires_at}, so get another one before"))
+        }
+    }
+}
+
+fn seconds(count: i64) -> String {
+    role::short(u64::try_from(count).unwrap_or(0))
+}
+
+/// What is waited for, and how long at most.
+pub(crate) fn until(what: &str, wait: Duration) -> String {
+    format!("waiting until {what} verified dead, {} at most", role::short(wait.as_secs()))
+}
+
 /// `dayfly lease revoke`.
 pub(crate) async fn revoke(args: &LeaseRevokeArgs, context: Context<'_>) -> Result<u8, Failure> {
     let (client, token) = context.signed_in(&args.read.identity).await?;
+    if !args.wait.is_zero() {
+        context.terminal.waits(&until(&format!("lease {} is", args.id), args.wait));
+    }
     let revoked = client.revoke_lease(&token, &args.id, &args.reason, args.wait).await?;
     context.terminal.show(args.read.output, &revoked, |revoked| {
         record([
@@ -173,4 +229,40 @@ pub(crate) async fn revoke(args: &LeaseRevokeArgs, context: Context<'_>) -> Resu
         return Ok(failure::UNAVAILABLE);
     }
     Ok(failure::OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn renewed(ttl_seconds: i64, expires_at: &str, truncated: bool) -> Renewed {
+        Renewed {
+            id: "lse_1".into(),
+            ttl_seconds,
+            expires_at: expires_at.into(),
+            max_expires_at: "2026-01-01T01:00:00Z".into(),
+            truncated,
+        }
+    }
+
+    #[test]
+    fn less_than_was_asked_for_is_told_and_so_is_the_last_of_it() {
+        assert_eq!(limit(&renewed(900, "2026-01-01T00:15:00Z", false), 900), None);
+        let less = limit(&renewed(900, "2026-01-01T00:15:00Z", true), 3600).unwrap();
+        assert!(less.starts_with("lease lse_1 was given 15m of the 1h that were asked for; "));
+        assert!(less.contains("again before 2026-01-01T00:15:00Z"), "{less}");
+        let last = limit(&renewed(900, "2026-01-01T01:00:00Z", true), 7200).unwrap();
+        assert!(last.starts_with("lease lse_1 was given 15m of the 2h"), "{last}");
+        assert!(last.contains("ends for good at 2026-01-01T01:00:00Z"), "{last}");
+        let whole = limit(&renewed(900, "2026-01-01T01:00:00Z", false), 900).unwrap();
+        assert!(whole.starts_with("lease lse_1 ends for good at 2026-01-01T01:00:00Z"), "{whole}");
+    }
+
+    #[test]
+    fn what_is_waited_for_has_its_bound() {
+        assert_eq!(
+            until("lease lse_1 is", Duration::from_secs(90)),
+            "waiting until lease lse_1 is verified dead, 1m30s at most"
+        );
+    }
 }

@@ -10,64 +10,88 @@ mod args;
 mod backend;
 mod ci;
 mod client;
+mod completion;
 mod config;
 mod credential;
 mod exec;
 mod failure;
 mod identity;
 mod lease;
+mod man;
 mod mask;
 mod output;
 mod proof;
 mod role;
 mod standing;
 mod task;
+mod version;
 mod whoami;
 
-use std::{env, ffi::OsString, process::ExitCode};
+use std::{env, ffi::OsString, pin::pin, process::ExitCode};
 
 use clap::Parser as _;
 
 use crate::{
     ambient::Ambient,
     args::{
-        BackendCommand, Cli, Command, Context, LeaseCommand, RoleCommand, StandingCommand,
-        TaskCommand, profile,
+        BackendCommand, Cli, Command, Context, ExecChildArgs, LeaseCommand, RoleCommand,
+        StandingCommand, TaskCommand, profile,
     },
     config::{Config, Here},
     failure::Failure,
-    output::Terminal,
+    output::{Terminal, When},
 };
 
 fn main() -> ExitCode {
     let ambient = Ambient::new(env::vars_os());
-    let words = profile::with_named(env::args_os().collect(), &ambient);
+    let words: Vec<OsString> = env::args_os().collect();
+    if words.get(1).is_some_and(|word| word == exec::CHILD) {
+        return ExitCode::from(become_child(&words));
+    }
+    let words = profile::with_named(words, &ambient);
     let cli = match Cli::try_parse_from(&words) {
         Ok(cli) => cli,
-        Err(fault) => return ExitCode::from(usage(&fault)),
+        Err(fault) => {
+            let terminal = Terminal::standard(false).dressed(When::among(&words), &ambient);
+            return ExitCode::from(usage(&fault, &terminal));
+        }
     };
-    let terminal = Terminal::standard(cli.quiet);
+    let terminal = Terminal::standard(cli.quiet).dressed(cli.color, &ambient);
     ExitCode::from(start(cli, &words, ambient, &terminal))
+}
+
+/// What `exec` starts in its own stead.
+fn become_child(words: &[OsString]) -> u8 {
+    let terminal = Terminal::standard(false);
+    match ExecChildArgs::try_parse_from(words.iter().skip(1)) {
+        Ok(args) => exec::become_child(&args, &terminal),
+        Err(fault) => {
+            terminal.usage(&fault);
+            exec::FAILED
+        }
+    }
 }
 
 /// Help goes to stdout and is a success. A mistake is 2, except for `exec`: what fails before
 /// the command starts is 125 there, so that it is not taken for the command's own answer.
-fn usage(fault: &clap::Error) -> u8 {
-    // Nothing is left to tell anyone when stderr itself is gone.
-    let _ = fault.print();
+fn usage(fault: &clap::Error, terminal: &Terminal) -> u8 {
+    terminal.usage(fault);
     if !fault.use_stderr() {
         return failure::OK;
     }
     let commands = [
         "agent",
         "backend",
+        "completion",
         "config",
         "credential",
         "exec",
         "lease",
+        "man",
         "role",
         "standing",
         "task",
+        "version",
         "whoami",
     ];
     let mut words = env::args_os().skip(1);
@@ -80,8 +104,12 @@ fn usage(fault: &clap::Error) -> u8 {
 /// Reads the configuration and runs the command with it.
 fn start(cli: Cli, words: &[OsString], ambient: Ambient, terminal: &Terminal) -> u8 {
     let is_exec = matches!(cli.command, Command::Exec(_));
-    if let Command::ExecChild(child) = &cli.command {
-        return exec::become_child(child, terminal);
+    if cli.command.is_alone() {
+        let config = Config::default();
+        return run(
+            &cli.command,
+            Context { broker: &cli.broker, ambient: &ambient, config: &config, terminal },
+        );
     }
     match configure(cli, words, ambient, terminal) {
         Ok((cli, ambient, config)) => run(
@@ -92,7 +120,7 @@ fn start(cli: Cli, words: &[OsString], ambient: Ambient, terminal: &Terminal) ->
             terminal.error(&Failure::from(error).to_line());
             if is_exec { exec::FAILED } else { failure::USAGE }
         }
-        Err(Refusal::Usage(fault)) => usage(&fault),
+        Err(Refusal::Usage(fault)) => usage(&fault, terminal),
     }
 }
 
@@ -155,7 +183,12 @@ fn run(command: &Command, context: Context<'_>) -> u8 {
             return if is_exec { exec::FAILED } else { failure::FAILED };
         }
     };
-    let result = runtime.block_on(dispatch(command, context));
+    let work = pin!(dispatch(command, context));
+    let result = if command.is_question() {
+        runtime.block_on(terminal.waiting("waiting for the broker", work))
+    } else {
+        runtime.block_on(work)
+    };
     // A name lookup that hangs in its own thread must not hold up the exit.
     runtime.shutdown_background();
     match result {
@@ -175,19 +208,22 @@ async fn dispatch(command: &Command, context: Context<'_>) -> Result<u8, Failure
         Command::Backend { command: BackendCommand::Rotate(rotate) } => {
             backend::rotate(rotate, context).await
         }
+        Command::Completion(args) => completion::write(args, context.terminal),
         Command::Config { command } => config::command::run(command, context),
         Command::Credential(credential) => credential::give(credential, context).await,
         Command::Exec(exec) => Ok(exec::run(exec, context).await?),
-        // It needs no runtime and was dealt with before there was one.
-        Command::ExecChild(_) => Ok(exec::FAILED),
         Command::Lease { command: LeaseCommand::Abandon(abandon) } => {
             lease::abandon(abandon, context).await
         }
         Command::Lease { command: LeaseCommand::List(list) } => lease::list(list, context).await,
+        Command::Lease { command: LeaseCommand::Renew(renew) } => {
+            lease::renew(renew, context).await
+        }
         Command::Lease { command: LeaseCommand::Revoke(revoke) } => {
             lease::revoke(revoke, context).await
         }
         Command::Lease { command: LeaseCommand::Show(show) } => lease::show(show, context).await,
+        Command::Man(args) => man::write(args, context.terminal),
         Command::Role { command: RoleCommand::List(list) } => role::list(list, context).await,
         Command::Standing(standing) => match &standing.command {
             Some(StandingCommand::Release(release)) => standing::release(release, context).await,
@@ -196,8 +232,10 @@ async fn dispatch(command: &Command, context: Context<'_>) -> Result<u8, Failure
         Command::Task { command: TaskCommand::Complete(complete) } => {
             task::complete(complete, context).await
         }
+        Command::Task { command: TaskCommand::List(list) } => task::list(list, context).await,
         Command::Task { command: TaskCommand::Open(open) } => task::open(open, context).await,
         Command::Task { command: TaskCommand::Show(show) } => task::show(show, context).await,
+        Command::Version(args) => version::show(args, context).await,
         Command::Whoami(bearer) => whoami::show(bearer, context).await,
     }
 }

@@ -1,20 +1,32 @@
 //! Where results and messages go.
 //!
 //! Invariant: stdout carries data, stderr everything else; what comes from elsewhere can't steer
-//! the reader's terminal.
+//! the reader's terminal; what programs read has no colour, whatever is asked for.
 
+mod colour;
+mod progress;
 mod table;
 
 use std::{
     cell::RefCell,
     fmt,
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
+    pin::pin,
 };
 
 use serde::Serialize;
+use tokio::time::timeout;
 
-pub(crate) use crate::output::table::{Align, Column, Table, record};
-use crate::{args::Format, failure::Failure};
+pub(crate) use crate::output::{
+    colour::{Paint, When},
+    table::{Align, Column, Table, record},
+};
+use crate::{
+    ambient::Ambient,
+    args::Format,
+    failure::Failure,
+    output::progress::{APPEARS, CLEAR, Progress, TURN},
+};
 
 /// The two streams of a program.
 pub(crate) struct Terminal {
@@ -23,10 +35,13 @@ pub(crate) struct Terminal {
     /// How wide stdout is; `None` if no one looks at it directly.
     width: Option<usize>,
     quiet: bool,
+    /// Whether there is colour, on stdout and on stderr.
+    colours: [bool; 2],
+    progress: Progress,
 }
 
 impl Terminal {
-    /// The process's own streams.
+    /// The process's own streams, plain.
     pub(crate) fn standard(quiet: bool) -> Self {
         let out = io::stdout();
         let width = rustix::termios::tcgetwinsize(&out)
@@ -38,41 +53,114 @@ impl Terminal {
             err: RefCell::new(Box::new(io::stderr())),
             width,
             quiet,
+            colours: [false; 2],
+            progress: Progress::default(),
+        }
+    }
+
+    /// The same, looking as the user and the environment want it.
+    pub(crate) fn dressed(self, when: When, ambient: &Ambient) -> Self {
+        let (out, err) = (io::stdout().is_terminal(), io::stderr().is_terminal());
+        // A terminal on a serial line does not know how wide it is; its user may.
+        let columns = || ambient.text("COLUMNS")?.parse::<usize>().ok().filter(|width| *width > 0);
+        Self {
+            width: self.width.or_else(|| columns().filter(|_| out)),
+            colours: [out, err].map(|is_terminal| when.applies(is_terminal, ambient)),
+            progress: Progress::at_terminal(self.quiet, ambient),
+            ..self
         }
     }
 
     /// What is going on, unless `--quiet`.
     pub(crate) fn note(&self, message: &str) {
         if !self.quiet {
-            self.say("", message);
+            self.say(None, message);
         }
     }
 
     /// What went wrong without stopping us.
     pub(crate) fn warn(&self, message: &str) {
-        self.say("warning: ", message);
+        self.say(Some(("warning:", Paint::Doubtful)), message);
     }
 
     /// What stopped us.
     pub(crate) fn error(&self, message: &str) {
-        self.say("", message);
+        self.say(Some(("error:", Paint::Bad)), message);
     }
 
     /// Commands to the CI platform that reads our stderr. They are told even if we are quiet, and
     /// to nobody else.
     pub(crate) fn command(&self, lines: &str) {
+        self.clear();
         let _ = self.err.borrow_mut().write_all(lines.as_bytes());
     }
 
-    fn say(&self, kind: &str, message: &str) {
-        let line = format!("dayfly: {kind}{}\n", printable(message));
+    fn say(&self, kind: Option<(&str, Paint)>, message: &str) {
+        let [_, is_coloured] = self.colours;
+        let kind = match kind {
+            Some((kind, paint)) if is_coloured => paint.on(kind) + " ",
+            Some((kind, _)) => format!("{kind} "),
+            None => String::new(),
+        };
+        let clear = if self.progress.take() { CLEAR } else { "" };
+        let line = format!("{clear}dayfly: {kind}{}\n", printable(message));
         // One write, so that lines of several processes do not mix. Without stderr there is
         // nobody to tell that stderr is gone.
         let _ = self.err.borrow_mut().write_all(line.as_bytes());
     }
 
+    /// Does `work`, and says that it takes its time if it does. One at a time.
+    pub(crate) async fn waiting<T>(&self, what: &str, work: impl Future<Output = T>) -> T {
+        if !self.progress.is_wanted() {
+            return work.await;
+        }
+        self.waits(what);
+        let mut work = pin!(work);
+        // Whoever gives up waiting leaves no line either.
+        let _line = Line(self);
+        let mut pause = APPEARS;
+        loop {
+            if let Ok(done) = timeout(pause, work.as_mut()).await {
+                return done;
+            }
+            self.turn();
+            pause = TURN;
+        }
+    }
+
+    /// Says what is waited for from now on, in the line that there may be.
+    pub(crate) fn waits(&self, what: &str) {
+        self.progress.begin(what);
+    }
+
+    /// Shows the line, or how it has changed.
+    fn turn(&self) {
+        if let Some(line) = self.progress.next() {
+            let _ = self.err.borrow_mut().write_all(line.as_bytes());
+        }
+    }
+
+    fn clear(&self) {
+        if self.progress.take() {
+            let _ = self.err.borrow_mut().write_all(CLEAR.as_bytes());
+        }
+    }
+
+    /// Writes help, or what is wrong with the command line.
+    pub(crate) fn usage(&self, fault: &clap::Error) {
+        let [out, err] = self.colours;
+        let (stream, is_coloured) =
+            if fault.use_stderr() { (&self.err, err) } else { (&self.out, out) };
+        let text = fault.render();
+        let text = if is_coloured { text.ansi().to_string() } else { text.to_string() };
+        let mut stream = stream.borrow_mut();
+        // Nothing is left to tell anyone when the stream itself is gone.
+        let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
+    }
+
     /// Writes what a program reads, as it is.
     pub(crate) fn data(&self, text: &str) -> Result<(), Failure> {
+        self.clear();
         let mut out = self.out.borrow_mut();
         out.write_all(text.as_bytes())?;
         out.flush()?;
@@ -88,12 +176,21 @@ impl Terminal {
     ) -> Result<(), Failure> {
         let text = match format {
             Format::Json => serde_json::to_string_pretty(value)? + "\n",
-            Format::Table => table(value).fit(self.width),
+            Format::Table => {
+                let [is_coloured, _] = self.colours;
+                table(value).coloured(is_coloured).fit(self.width)
+            }
         };
-        let mut out = self.out.borrow_mut();
-        out.write_all(text.as_bytes())?;
-        out.flush()?;
-        Ok(())
+        self.data(&text)
+    }
+}
+
+/// The line about what is waited for, while somebody waits.
+struct Line<'a>(&'a Terminal);
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        self.0.clear();
     }
 }
 

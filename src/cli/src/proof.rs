@@ -37,7 +37,7 @@ pub(crate) struct Key {
 
 /// The system gives no random numbers, or they make no key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("cannot make or use a key to prove the task's token with")]
+#[error("cannot make or use a key to prove the task's token with; `exec --no-proof` goes without")]
 pub(crate) struct NoKey;
 
 impl Key {

@@ -47,7 +47,7 @@ fn table(roles: &RoleList) -> Table {
 }
 
 /// Seconds as `--ttl` takes them.
-fn short(seconds: u64) -> String {
+pub(crate) fn short(seconds: u64) -> String {
     let parts = [(seconds / 3600, 'h'), (seconds / 60 % 60, 'm'), (seconds % 60, 's')];
     let some = parts.iter().filter(|(count, _)| *count > 0);
     let text: Vec<String> = some.map(|(count, unit)| format!("{count}{unit}")).collect();

@@ -4,14 +4,72 @@
 
 mod open;
 
-use dayfly_api::{Completed, LeaseCounts, OnBehalfOf, Task};
+use dayfly_api::{Completed, LeaseCounts, OnBehalfOf, Task, TaskPage};
 
 pub(crate) use crate::task::open::{lengthened, open};
 use crate::{
-    args::{Context, ShowArgs, TaskCompleteArgs},
+    args::{Context, ShowArgs, TaskCompleteArgs, TaskListArgs},
+    client::Filter,
     failure::{self, Failure},
-    output::{Table, record},
+    lease,
+    output::{Column, Table, record},
 };
+
+/// How many tasks are asked for at a time.
+const PAGE: usize = 100;
+
+const COLUMNS: &[Column] = &[
+    Column::whole("ID"),
+    Column::whole("STATE"),
+    Column::cut("PURPOSE", 8),
+    Column::whole("EXPIRES"),
+    Column::cut("PRINCIPAL", 12),
+    Column::cut("LEASES", 8),
+];
+
+/// `dayfly task list`.
+pub(crate) async fn list(args: &TaskListArgs, context: Context<'_>) -> Result<u8, Failure> {
+    let (client, token) = context.signed_in(&args.read.identity).await?;
+    let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
+    let filter = filter(args, limit.min(PAGE));
+    let mut all = client.tasks(&token, &filter, None).await?;
+    while all.data.len() < limit
+        && let Some(cursor) = all.next_cursor.take()
+    {
+        let page = client.tasks(&token, &filter, Some(&cursor)).await?;
+        // What the caller may not see is left out of a page; the next one may still have some.
+        all.data.extend(page.data);
+        all.next_cursor = page.next_cursor.filter(|next| *next != cursor);
+    }
+    let more = all.next_cursor.is_some() || all.data.len() > limit;
+    all.data.truncate(limit);
+    context.terminal.show(args.read.output, &all, table)?;
+    if more {
+        context.terminal.note(&format!("there are more than {limit}; see --limit"));
+    }
+    Ok(failure::OK)
+}
+
+fn filter(args: &TaskListArgs, page: usize) -> Filter {
+    let named = [("state", &args.state), ("principal", &args.principal), ("issuer", &args.issuer)];
+    let set = named.into_iter().filter_map(|(name, value)| Some((name, value.clone()?)));
+    Filter(set.chain([("limit", page.to_string())]).collect())
+}
+
+fn table(page: &TaskPage) -> Table {
+    let mut table = Table::new(COLUMNS);
+    for task in &page.data {
+        table.row([
+            &task.id,
+            &task.state,
+            &task.purpose,
+            &task.expires_at,
+            &task.principal,
+            &counted(&task.leases),
+        ]);
+    }
+    table
+}
 
 /// `dayfly task show`.
 pub(crate) async fn show(args: &ShowArgs, context: Context<'_>) -> Result<u8, Failure> {
@@ -41,6 +99,10 @@ fn one(task: &Task) -> Table {
 /// `dayfly task complete`.
 pub(crate) async fn complete(args: &TaskCompleteArgs, context: Context<'_>) -> Result<u8, Failure> {
     let (client, token) = context.signed_in(&args.read.identity).await?;
+    if !args.wait.is_zero() {
+        let what = format!("the credentials of task {} are", args.id);
+        context.terminal.waits(&lease::until(&what, args.wait));
+    }
     let completed = client.complete_task(&token, &args.id, args.outcome, args.wait).await?;
     context.terminal.show(args.read.output, &completed, ended)?;
     let owed = completed.leases.owed();

@@ -48,5 +48,7 @@ mod running;
 mod signalling;
 #[path = "exec/signing.rs"]
 mod signing;
+#[path = "exec/telling.rs"]
+mod telling;
 #[path = "exec/wire.rs"]
 mod wire;

@@ -123,7 +123,10 @@ fn shown(path: &Path) -> String {
 /// Why the agent gave nothing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("what answers on `{path}` is no agent of dayfly's")]
+    #[error(
+        "what answers on `{path}` is no agent of dayfly's; set DAYFLY_AGENT_SOCKET to the \
+         agent's socket"
+    )]
     Foreign { path: String },
     #[error("the agent: {message}")]
     Refused { code: String, message: String, exit_code: u8 },
@@ -135,7 +138,7 @@ pub(crate) enum Error {
     },
     #[error("the agent: {message}")]
     UnknownRole { message: String },
-    #[error("no agent answers on `{path}`")]
+    #[error("no agent answers on `{path}`; start `dayfly agent`, or unset DAYFLY_AGENT_SOCKET")]
     Unreachable {
         path: String,
         #[source]

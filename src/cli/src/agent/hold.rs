@@ -309,7 +309,10 @@ fn later(left: Duration) -> Duration {
 pub(crate) enum Error {
     #[error(transparent)]
     Client(Arc<client::Error>),
-    #[error("the broker gave no credential for role `{role}` that is alive")]
+    #[error(
+        "the broker gave no credential for role `{role}` that is alive; look for its lease in \
+         the broker's log"
+    )]
     Unreadable { role: String },
 }
 

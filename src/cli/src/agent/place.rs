@@ -145,7 +145,7 @@ fn fault(path: &Path, source: io::Error) -> Error {
 /// Why the agent can't listen.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("the agent cannot use `{path}`")]
+    #[error("the agent cannot use `{path}`; name another socket by --listen or --systemd")]
     File {
         path: String,
         #[source]
@@ -162,7 +162,9 @@ pub(crate) enum Error {
          another by --listen"
     )]
     Shared { path: String },
-    #[error("an agent listens on `{path}` already")]
+    #[error(
+        "an agent listens on `{path}` already; use that one, or name another socket by --listen"
+    )]
     Taken { path: String },
 }
 

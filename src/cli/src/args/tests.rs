@@ -139,3 +139,46 @@ fn what_is_delivered_where_can_be_said_more_than_once() {
     assert_eq!((deliver.overlap.as_secs(), deliver.on_expiry), (60, OnExpiry::Warn));
     assert!(parse(&["exec", "--fifo-reads", "0", "--", "true"]).is_err());
 }
+
+#[test]
+fn what_is_mistyped_is_answered_with_what_was_meant() {
+    for (words, meant) in [
+        (&["lease", "list", "--state", "revokd"][..], "'revoked'"),
+        (&["task", "list", "--state", "opn"], "'open'"),
+        (&["lease", "lsit"], "'list'"),
+        (&["lease", "list", "--outptu", "json"], "'--output'"),
+        (&["completion", "bsh"], "'bash'"),
+    ] {
+        let fault = parse(words).unwrap_err().to_string();
+        assert!(fault.contains(meant), "{words:?}: {fault}");
+    }
+    assert!(parse(&["lease", "list", "--state", "abandoned"]).is_ok());
+    assert!(parse(&["task", "list", "--state", "lost", "--limit", "5"]).is_ok());
+}
+
+#[test]
+fn whatever_shows_something_shows_it_to_programs_too() {
+    let readers = ["backend", "config", "lease", "role", "standing", "task", "version", "whoami"];
+    let program = Cli::command();
+    let named = program.get_subcommands().filter(|one| readers.contains(&one.get_name()));
+    let mut pending: Vec<_> = named.cloned().collect();
+    assert_eq!(pending.len(), readers.len());
+    while let Some(command) = pending.pop() {
+        let more: Vec<_> = command.get_subcommands().cloned().collect();
+        let name = command.get_name();
+        let has_output = command.get_arguments().any(|flag| flag.get_long() == Some("output"));
+        // These leave files.
+        assert!(has_output || !more.is_empty() || ["init", "open"].contains(&name), "{name}");
+        pending.extend(more);
+    }
+}
+
+#[test]
+fn what_is_about_the_program_alone_needs_no_broker() {
+    for words in [&["completion", "zsh"][..], &["man"], &["version"]] {
+        assert!(parse(words).unwrap().command.is_alone(), "{words:?}");
+    }
+    assert!(!parse(&["version", "--broker"]).unwrap().command.is_alone());
+    // What `exec` calls itself by is no command.
+    assert!(parse(&["exec-child", "--", "1", "true", "true"]).is_err());
+}

@@ -8,20 +8,41 @@ use std::time::Duration;
 use dayfly_api::{
     AbandonLease, CompleteTask, Completed, CreateLease, CreateTask, Heartbeat, Lease, LeasePage,
     OpenedTask, Outcome, RenewLease, Renewed, RevokeLease, Revoked, RoleList, Rotated, Standing,
-    Task, WhoAmI,
+    Task, TaskPage, WhoAmI,
 };
 use reqwest::Method;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use url::Url;
 
 use crate::{
-    client::{ATTEMPTS_MAX, Call, Client, Error, Repeat},
+    client::{ATTEMPT_TIMEOUT, ATTEMPTS_MAX, Call, Client, Error, Repeat},
     identity::Token,
 };
 
-/// Which leases to list: query parameters that are set.
+/// Which leases or tasks to list: query parameters that are set.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LeaseFilter(pub(crate) Vec<(&'static str, String)>);
+pub(crate) struct Filter(pub(crate) Vec<(&'static str, String)>);
+
+/// What of the API's description is looked at.
+#[derive(Deserialize)]
+struct Description {
+    info: Info,
+}
+
+#[derive(Deserialize)]
+struct Info {
+    version: String,
+}
+
+impl Filter {
+    /// `url` with the parameters, from `cursor` on.
+    fn applied(&self, mut url: Url, cursor: Option<&str>) -> Url {
+        let set = self.0.iter().map(|(name, value)| (*name, value.as_str()));
+        let cursor = cursor.map(|cursor| ("cursor", cursor));
+        url.query_pairs_mut().extend_pairs(set.chain(cursor));
+        url
+    }
+}
 
 impl Client {
     pub(crate) async fn open_task(
@@ -193,17 +214,29 @@ impl Client {
     pub(crate) async fn leases(
         &self,
         bearer: &Token,
-        filter: &LeaseFilter,
+        filter: &Filter,
         cursor: Option<&str>,
     ) -> Result<LeasePage, Error> {
-        let mut url = self.url.join(&["api", "v1", "leases"]);
-        for (name, value) in &filter.0 {
-            url.query_pairs_mut().append_pair(name, value);
-        }
-        if let Some(cursor) = cursor {
-            url.query_pairs_mut().append_pair("cursor", cursor);
-        }
-        self.read_one(bearer, url).await
+        let url = self.url.join(&["api", "v1", "leases"]);
+        self.read_one(bearer, filter.applied(url, cursor)).await
+    }
+
+    pub(crate) async fn tasks(
+        &self,
+        bearer: &Token,
+        filter: &Filter,
+        cursor: Option<&str>,
+    ) -> Result<TaskPage, Error> {
+        let url = self.url.join(&["api", "v1", "tasks"]);
+        self.read_one(bearer, filter.applied(url, cursor)).await
+    }
+
+    /// The broker's version, as the description of its API has it. It takes no token to ask.
+    pub(crate) async fn version(&self) -> Result<String, Error> {
+        let request = self.http.get(self.url.join(&["openapi.json"])).timeout(ATTEMPT_TIMEOUT);
+        let response = request.send().await.map_err(|error| self.transport(error))?;
+        let description: Description = self.read(response).await?;
+        Ok(description.info.version)
     }
 
     pub(crate) async fn task(&self, bearer: &Token, id: &str) -> Result<Task, Error> {

@@ -99,7 +99,7 @@ pub(super) fn spawn(
         // program does it and then becomes the command. The kernel takes the end of the thread
         // that starts it for that death; it is our first one, which lives as long as we do.
         let mut child = Command::new(OURSELVES);
-        child.arg0("dayfly").args(["exec-child", "--"]);
+        child.arg0("dayfly").args([super::CHILD, "--"]);
         child.arg(getpid().as_raw_nonzero().to_string()).arg(program).args(command);
         child
     } else {
@@ -268,9 +268,9 @@ pub(crate) fn become_child(args: &ExecChildArgs, terminal: &Terminal) -> u8 {
 /// Why the command does not run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("`{name}` can't be executed")]
+    #[error("`{name}` can't be executed; is it a program, and has it the mode of one (chmod +x)?")]
     NotExecutable { name: String },
-    #[error("`{name}` was not found")]
+    #[error("`{name}` was not found; is it installed, and PATH right?")]
     NotFound { name: String },
     #[error("cannot start `{name}`")]
     Spawn {

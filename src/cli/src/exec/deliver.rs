@@ -311,7 +311,7 @@ pub(crate) enum Error {
     },
     #[error("the variable {name} has a dayfly:// that is not dayfly://ROLE/FIELD")]
     Reference { name: String },
-    #[error("cannot remove the files in `{path}`")]
+    #[error("cannot remove the files in `{path}`; remove them by hand, they hold credentials")]
     Remove {
         path: String,
         #[source]
@@ -325,7 +325,7 @@ pub(crate) enum Error {
     Unfit { place: String, unfit: Unfit },
     #[error("the variable {name} {reason}")]
     Variable { name: String, reason: &'static str },
-    #[error("cannot write the file `{name}`")]
+    #[error("cannot write the file `{name}`; --file-dir names another place")]
     Write {
         name: String,
         #[source]

@@ -196,19 +196,27 @@ pub(crate) enum Error {
         roles[0], roles[1], roles[1]
     )]
     Collision { name: String, roles: [String; 2] },
-    #[error("the broker gave no credential for role `{role}`")]
+    #[error(
+        "the broker gave no credential for role `{role}`; look for its lease in the broker's log"
+    )]
     NoCredential { role: String },
-    #[error("role `{role}` sets {name} from `{field}`, which its credential does not have")]
+    #[error(
+        "role `{role}` sets {name} from `{field}`, which its credential does not have; its \
+         owner must mend the role"
+    )]
     NoField { role: String, name: String, field: String },
-    #[error("role `{role}` names no variables for its credential")]
+    #[error(
+        "role `{role}` names no variables for its credential; put its fields into some by \
+         --env NAME={role}/FIELD instead of --role"
+    )]
     NoVariables { role: String },
     #[error("role `{role}` is given twice; a second one needs a name: --role NAME={role}")]
     Repeated { role: String },
     #[error("role `{role}` is given by --role and by --aws-endpoint; one of them is enough")]
     ServedAndSet { role: String },
     #[error(
-        "a role sets AWS_ACCESS_KEY_ID, which AWS's SDKs would take instead of --aws-endpoint; give the \
-         role a name: --role NAME=ROLE"
+        "a role sets AWS_ACCESS_KEY_ID, which AWS's SDKs would take instead of --aws- \
+         endpoint; give the role a name: --role NAME=ROLE"
     )]
     Shadowed,
     #[error(

@@ -3,10 +3,14 @@
 //! Invariant: no line is wider than the terminal, unless the terminal is too narrow for even
 //! one column; what nobody looks at directly is never cut.
 
-use crate::output::printable;
+use unicode_width::UnicodeWidthChar as _;
+
+use crate::output::{Paint, printable};
 
 /// Between two columns.
 const GAP: usize = 2;
+/// The columns and fields whose words have a colour.
+const COLOURED: [&str; 3] = ["STATE", "IS", "state"];
 
 /// Where a column's text stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,11 +44,17 @@ pub(crate) struct Table {
     columns: Vec<Column>,
     rows: Vec<Vec<String>>,
     has_head: bool,
+    is_coloured: bool,
 }
 
 impl Table {
     pub(crate) fn new(columns: &[Column]) -> Self {
-        Self { columns: columns.to_vec(), rows: Vec::new(), has_head: true }
+        Self { columns: columns.to_vec(), rows: Vec::new(), has_head: true, is_coloured: false }
+    }
+
+    /// The same with colour where it says something, or without.
+    pub(super) fn coloured(self, is_coloured: bool) -> Self {
+        Self { is_coloured, ..self }
     }
 
     /// Adds a row; a cell for each column.
@@ -77,7 +87,7 @@ impl Table {
         let mut widths: Vec<usize> = heads.collect();
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {
-                *width = (*width).max(cell.chars().count());
+                *width = (*width).max(width_of(cell));
             }
         }
         widths
@@ -89,8 +99,10 @@ impl Table {
             if !line.is_empty() {
                 line.push_str("  ");
             }
+            let paint = self.paint(cells, column, cell);
             let cell = cut(cell, *width);
-            let padding = " ".repeat(width.saturating_sub(cell.chars().count()));
+            let padding = " ".repeat(width.saturating_sub(width_of(&cell)));
+            let cell = paint.map_or_else(|| cell.clone(), |paint| paint.on(&cell));
             let (first, second) = match column.align {
                 Align::Left => (cell, padding),
                 Align::Right => (padding, cell),
@@ -101,6 +113,13 @@ impl Table {
         text.push_str(line.trim_end());
         text.push('\n');
     }
+
+    /// The colour of `cell` in its column, or as the value of its field.
+    fn paint(&self, cells: &[String], column: &Column, cell: &str) -> Option<Paint> {
+        let name = if self.has_head { column.name } else { cells.first()?.as_str() };
+        let paint = Paint::of_state(cell)?;
+        (self.is_coloured && COLOURED.contains(&name)).then_some(paint)
+    }
 }
 
 /// One thing: a name and a value on each line. A value that is empty is left out.
@@ -108,7 +127,7 @@ pub(crate) fn record<const N: usize>(fields: [(&str, &str); N]) -> Table {
     let columns = vec![Column::whole(""), Column::cut("", 1)];
     let shown = fields.into_iter().filter(|(_, value)| !value.is_empty());
     let rows = shown.map(|(name, value)| vec![name.to_owned(), printable(value)]).collect();
-    Table { columns, rows, has_head: false }
+    Table { columns, rows, has_head: false, is_coloured: false }
 }
 
 /// How wide each column becomes: the widest that may be cut give way first, then columns are
@@ -138,11 +157,27 @@ fn fit(natural: &[usize], columns: &[Column], width: usize) -> Vec<usize> {
     }
 }
 
-fn cut(cell: &str, width: usize) -> String {
-    if cell.chars().count() <= width {
+/// How many columns of a terminal `text` takes.
+fn width_of(text: &str) -> usize {
+    text.chars().map(char_width).sum()
+}
+
+fn char_width(c: char) -> usize {
+    c.width().unwrap_or(0)
+}
+
+/// As much of `cell` as `width` columns take.
+pub(super) fn cut(cell: &str, width: usize) -> String {
+    if width_of(cell) <= width {
         return cell.to_owned();
     }
-    cell.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+    let room = width.saturating_sub(1);
+    let mut taken = 0;
+    let kept = cell.chars().take_while(|c| {
+        taken += char_width(*c);
+        taken <= room
+    });
+    kept.chain(['…']).collect()
 }
 
 #[cfg(test)]
@@ -203,5 +238,42 @@ mod tests {
     fn a_record_leaves_out_what_is_empty_and_keeps_lines_apart() {
         let text = record([("id", "tsk_1"), ("cause", ""), ("purpose", "a\nid  tsk_2")]).fit(None);
         assert_eq!(text, "id       tsk_1\npurpose  a\u{fffd}id  tsk_2\n");
+    }
+
+    #[test]
+    fn wide_characters_take_two_columns_and_marks_none() {
+        let mut table = Table::new(&[Column::cut("PURPOSE", 4), Column::whole("STATE")]);
+        table.row(["夜間バッチ", "open"]);
+        table.row(["cafe\u{301}", "open"]);
+        assert_eq!(
+            table.fit(None),
+            "PURPOSE     STATE\n夜間バッチ  open\ncafe\u{301}        open\n"
+        );
+        // Half of a character is none.
+        assert_eq!(table.fit(Some(13)), "PURPO…  STATE\n夜間…   open\ncafe\u{301}    open\n");
+        for width in 11..20 {
+            let text = table.fit(Some(width));
+            assert!(text.lines().all(|line| width_of(line) <= width), "{width}:\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_state_has_its_colour_and_nothing_moves_by_it() {
+        let mut table = Table::new(&[Column::whole("ID"), Column::whole("STATE")]);
+        table.row(["active", "active"]);
+        table.row(["lse_2", "abandoned"]);
+        table.row(["lse_3", "revoked"]);
+        let plain = table.fit(None);
+        let coloured = table.coloured(true).fit(None);
+        assert_eq!(
+            coloured,
+            "ID      STATE\nactive  \x1b[32mactive\x1b[0m\nlse_2   \x1b[1;31mabandoned\x1b[0m\n\
+             lse_3   revoked\n"
+        );
+        let bare =
+            coloured.replace("\x1b[32m", "").replace("\x1b[1;31m", "").replace("\x1b[0m", "");
+        assert_eq!(bare, plain);
+        let shown = record([("state", "revoking"), ("cause", "active")]).coloured(true).fit(None);
+        assert_eq!(shown, "state  \x1b[33mrevoking\x1b[0m\ncause  active\n");
     }
 }

@@ -104,7 +104,7 @@ pub(crate) enum Error {
         #[source]
         source: io::Error,
     },
-    #[error("the key file `{path}` holds no ECDSA key on P-256 (PKCS#8 in PEM)")]
+    #[error("the key file `{path}` holds no ECDSA key on P-256 (PKCS#8 in PEM); name another")]
     Malformed { path: String },
     #[error(transparent)]
     NoKey(#[from] NoKey),

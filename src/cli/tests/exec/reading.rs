@@ -170,7 +170,7 @@ fn each_refusal_has_its_exit_code_and_one_line() {
             Broker::start(move |_, _| Answer::json(status, &problem(status, "x", "it is so")));
         let finished = run(dayfly(&broker.url, &["lease", "show", "lse_1"]));
         assert_eq!(finished.code, Some(code), "{status}");
-        assert_eq!(finished.err, "dayfly: it is so (request req_1)\n", "{status}");
+        assert_eq!(finished.err, "dayfly: error: it is so (request req_1)\n", "{status}");
         assert_eq!(finished.out, "");
     }
 }
@@ -191,8 +191,9 @@ fn an_unreachable_broker_is_told_with_its_address() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let finished = run(dayfly(&format!("http://{free}"), &["whoami"]));
     assert_eq!(finished.code, Some(6));
-    let expected = format!("dayfly: cannot reach the broker at http://{free}: Connection refused");
+    let expected = format!("dayfly: error: cannot reach the broker at http://{free} ");
     assert!(finished.err.starts_with(&expected), "{}", finished.err);
+    assert!(finished.err.contains(": Connection refused"), "{}", finished.err);
     assert_eq!(finished.err.lines().count(), 1);
 }
 

@@ -230,13 +230,13 @@ fn is_memory(_: &Path) -> bool {
 /// Why there is no directory.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("cannot make a directory for files at `{path}`")]
+    #[error("cannot make a directory for files at `{path}`; name another place by --file-dir")]
     Make {
         path: String,
         #[source]
         source: io::Error,
     },
-    #[error("the directory `{path}` is not this user's alone (0700); files can't be put there")]
+    #[error("the directory `{path}` is not this user's alone (0700); name another by --file-dir")]
     Shared { path: String },
     #[error("the directory `{path}` is not empty; name one that is, or one that is not there yet")]
     Used { path: String },

@@ -1,0 +1,62 @@
+//! Which role was probably meant.
+//!
+//! Invariant: only roles that the broker shows the caller are suggested, and whatever becomes of the
+//! question, the failure is the one that there was.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::{Error, denied, explain};
+use crate::{
+    client::{self, Client},
+    config::fault::nearest,
+    identity::{self, Source},
+};
+
+/// The rule that denies a role which no rule permits, and one that is not there: it does not tell
+/// the two apart.
+const DEFAULT_DENY: &str = "default-deny";
+/// How long the question may take.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why no task was opened for `roles`, and what the user may have meant instead.
+pub(super) async fn explained(
+    error: identity::Error,
+    roles: &[String],
+    client: &Client,
+    (source, audience): (&Source, &str),
+) -> Error {
+    let meant = match unknown(&error, roles) {
+        Some(role) => {
+            timeout(TIMEOUT, meant(role, client, (source, audience))).await.ok().flatten()
+        }
+        None => None,
+    };
+    match (explain(error.into(), roles), meant) {
+        (Error::Denied(reason), Some(meant)) => {
+            Error::Denied(format!("{reason}; did you mean `{meant}`?"))
+        }
+        (error, _) => error,
+    }
+}
+
+/// The role that there may not be.
+fn unknown<'a>(error: &identity::Error, roles: &'a [String]) -> Option<&'a String> {
+    let identity::Error::Client(client::Error::Refused { problem, .. }) = error else {
+        return None;
+    };
+    let is_by_default =
+        problem.code == "role_denied" && problem.denied_by.as_deref() == Some(DEFAULT_DENY);
+    denied(problem, roles).filter(|_| is_by_default)
+}
+
+async fn meant(role: &str, client: &Client, (source, audience): (&Source, &str)) -> Option<String> {
+    // The token that asked for the task may be used up; where it is the only one, it may still read.
+    let token = source.token(audience).await.ok()?;
+    let known = client.roles(&token).await.ok()?;
+    // One that is there was denied for another reason.
+    let is_known = known.data.iter().any(|known| known.name == role);
+    let names = known.data.iter().map(|known| known.name.as_str());
+    nearest(role, names).filter(|_| !is_known).map(ToOwned::to_owned)
+}
