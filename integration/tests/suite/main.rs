@@ -50,6 +50,8 @@ mod on_behalf;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
+mod people;
+#[cfg(test)]
 mod platforms;
 #[cfg(test)]
 mod policy_change;

@@ -63,6 +63,19 @@ impl Desk {
         shown
     }
 
+    /// What is typed at the shell to have `dayfly` do `words` as the administrator, at a terminal
+    /// that can do more than a typewriter.
+    fn ask(&self, words: &str) -> String {
+        fs::write(self.home.path().join("admin"), self.broker.admin()).unwrap();
+        format!("TERM=xterm dayfly {words} --token-file admin")
+    }
+
+    /// What freezes the broker for a while.
+    fn freeze(&self) -> String {
+        let pid = self.broker.pid();
+        format!("kill -STOP {pid}; (sleep 2.7; kill -CONT {pid}) &")
+    }
+
     async fn outcome(&self) -> String {
         let admin = self.broker.client().with(&self.broker.admin());
         let tasks = admin.get("/api/v1/tasks").await.unwrap().expect(200);
@@ -192,4 +205,111 @@ async fn a_program_that_looks_finds_a_terminal() {
     let desk = Desk::new().await;
     let line = desk.line("look", "test -t 0 && test -t 1 && test -t 2 && echo all''-three");
     desk.play(&[send(&line), expect("all-three"), expect("$ "), send(END)]);
+}
+
+/// Without control sequences, wide characters counted as what they take.
+fn columns(line: &str) -> usize {
+    let mut rest = line.replace("\x1b[0m", "");
+    for code in ["1;31", "32", "33"] {
+        rest = rest.replace(&format!("\x1b[{code}m"), "");
+    }
+    assert!(!rest.contains('\x1b'), "{line:?}");
+    rest.chars().map(|c| if c < '\u{2e80}' { 1 } else { 2 }).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_fit_the_terminal_and_show_states_in_colour() {
+    let desk = Desk::new().await;
+    let client = desk.broker.client().with(&desk.broker.issuer.token("nightly"));
+    let purpose = "夜間バッチ、".repeat(12);
+    let body = json!({ "purpose": purpose, "ttl_seconds": 600 });
+    client.post("/api/v1/tasks", body).await.expect(201);
+    let list = desk.ask("task list");
+    let shown = desk.play(&[
+        json!({ "size": [30, 90] }),
+        send(&format!("{list}; echo en''ded\n")),
+        expect("ended"),
+        send(&format!("NO_COLOR=1 {list}; echo en''ded\n")),
+        expect("ended"),
+        send(&format!("{list} | cat; echo en''ded\n")),
+        expect("ended"),
+        expect("$ "),
+        send(END),
+    ]);
+    let rows: Vec<&str> = shown.lines().map(|line| line.trim_end_matches('\r')).collect();
+    let rows: Vec<&str> = rows.into_iter().filter(|row| row.starts_with("tsk_")).collect();
+    let [coloured, plain, piped] = rows[..] else { panic!("{shown}") };
+    assert!(coloured.contains("\x1b[32mopen\x1b[0m"), "{coloured:?}");
+    assert!(plain.contains("  open  ") && !plain.contains('\x1b'), "{plain:?}");
+    for row in [coloured, plain] {
+        assert!(row.contains('…') && columns(row) <= 90, "{} {row:?}", columns(row));
+    }
+    assert!(piped.contains(&purpose) && !piped.contains('\x1b'), "{piped:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_and_help_are_coloured_at_a_terminal_that_can() {
+    let desk = Desk::new().await;
+    let mistyped = "dayfly lease lsit";
+    let shown = desk.play(&[
+        send(&format!("{}; echo en''ded\n", desk.ask("lease show lse_none"))),
+        expect("dayfly: \x1b[1;31merror:\x1b[0m "),
+        expect("ended"),
+        send(&format!("TERM=xterm {mistyped}; echo en''ded\n")),
+        expect("\x1b["),
+        expect("ended"),
+        send(&format!("echo fr''om; {mistyped} 2>&1; echo en''ded\n")),
+        expect("from"),
+        expect("ended"),
+        send(END),
+    ]);
+    let (_, dumb) = shown.rsplit_once("from").unwrap();
+    let (dumb, _) = dumb.split_once("ended").unwrap();
+    assert!(dumb.contains("'list'") && !dumb.contains("\x1b["), "{dumb:?}");
+}
+
+/// What is waited for is told after a second, and nothing of it is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_takes_its_time_is_waited_for_in_a_line_that_goes_away() {
+    let desk = Desk::new().await;
+    let (freeze, ask) = (desk.freeze(), desk.ask("whoami"));
+    let shown = desk.play(&[
+        send(&format!("{freeze} {ask}; echo en''ded\n")),
+        expect("waiting for the broker (1 s)"),
+        expect("waiting for the broker (2 s)"),
+        expect("\r\x1b[Kprincipal"),
+        expect("ended"),
+        send(&format!("echo fr''om; {freeze} {ask} --quiet; echo en''ded\n")),
+        expect("from"),
+        expect("ended"),
+        send(&format!("echo fr''om; {freeze} {ask} 2>err; echo en''ded\n")),
+        expect("from"),
+        expect("ended"),
+        send(END),
+    ]);
+    let (_, silent) = shown.split_once("from").unwrap();
+    assert!(!silent.contains("waiting for"), "{silent}");
+    assert_eq!(fs::read_to_string(desk.home.path().join("err")).unwrap(), "");
+}
+
+/// The terminal is the command's while it runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_is_waited_for_at_its_end_and_never_while_its_command_runs() {
+    let desk = Desk::new().await;
+    let script = format!("echo re''ady; sleep 2.5; {} echo fro''zen", desk.freeze());
+    let line = desk.line("freeze", &script).replace("exec -q", "exec");
+    let shown = desk.play(&[
+        send(&format!("TERM=xterm {line}")),
+        expect("ready"),
+        expect("frozen"),
+        expect("waiting until the credentials are verified dead (1 s)"),
+        expect("\r\x1b[Kdayfly: task tsk_"),
+        expect("completed: 1 credential verified dead"),
+        expect("$ "),
+        send(END),
+    ]);
+    let (_, running) = shown.split_once("ready").unwrap();
+    let (running, _) = running.split_once("frozen").unwrap();
+    assert!(!running.contains("waiting"), "{running}");
+    assert_eq!(desk.outcome().await, "completed");
 }
