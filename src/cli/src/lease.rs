@@ -162,7 +162,8 @@ pub(crate) async fn renew(args: &LeaseRenewArgs, context: Context<'_>) -> Result
     let asked = i64::try_from(args.ttl.as_secs()).unwrap_or(i64::MAX);
     let renewed = client.renew_lease(&token, &args.id, asked).await?;
     context.terminal.show(args.read.output, &renewed, |renewed| {
-        let granted = seconds(renewed.ttl_seconds);
+        // A moment of it has passed already.
+        let granted = seconds(if renewed.truncated { renewed.ttl_seconds } else { asked });
         record([
             ("id", &renewed.id),
             ("granted", &granted),
@@ -181,8 +182,7 @@ fn limit(renewed: &Renewed, asked: i64) -> Option<String> {
     let Renewed { id, expires_at, max_expires_at, .. } = renewed;
     let (granted, wanted) = (seconds(renewed.ttl_seconds), seconds(asked));
     let less = format!("lease {id} was given {granted} of the {wanted} that were asked for");
-    let is_less = renewed.truncated || renewed.ttl_seconds < asked;
-    match (is_less, expires_at == max_expires_at) {
+    match (renewed.truncated, expires_at == max_expires_at) {
         (false, false) => None,
         (false, true) => Some(format!(
             "lease {id} ends for good at {max_expires_at}: no renewal moves that, so get another one \

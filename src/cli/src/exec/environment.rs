@@ -215,8 +215,8 @@ pub(crate) enum Error {
     #[error("role `{role}` is given by --role and by --aws-endpoint; one of them is enough")]
     ServedAndSet { role: String },
     #[error(
-        "a role sets AWS_ACCESS_KEY_ID, which AWS's SDKs would take instead of --aws- \
-         endpoint; give the role a name: --role NAME=ROLE"
+        "a role sets AWS_ACCESS_KEY_ID, which AWS's SDKs would take \
+         instead of --aws-endpoint; give the role a name: --role NAME=ROLE"
     )]
     Shadowed,
     #[error(
