@@ -193,9 +193,9 @@ async fn tasks_are_listed_by_state_and_by_whose_they_are() {
         ids(&out(desk.ask(&admin, &words)))
     };
     // Newest first.
-    assert_eq!(list(&[]), [second.clone(), first.clone()]);
-    assert_eq!(list(&["--state", "open"]), [second.clone()]);
-    assert_eq!(list(&["--state", "completed"]), [first.clone()]);
+    assert_eq!(list(&[]), [&*second, &*first]);
+    assert_eq!(list(&["--state", "open"]), [&*second]);
+    assert_eq!(list(&["--state", "completed"]), [&*first]);
     assert_eq!(list(&["--principal", "ci|one"]), [first]);
     assert_eq!(list(&["--issuer", "ci", "--state", "lost"]), Vec::<String>::new());
     let table = out(desk.ask(&admin, &["task", "list"]));

@@ -16,7 +16,7 @@ pub(crate) fn write(args: &CompletionArgs, terminal: &Terminal) -> Result<u8, Fa
     let shell = match args.shell {
         args::Shell::Bash => Shell::Bash,
         args::Shell::Fish => Shell::Fish,
-        args::Shell::PowerShell => Shell::PowerShell,
+        args::Shell::Powershell => Shell::PowerShell,
         args::Shell::Zsh => Shell::Zsh,
     };
     terminal.data(&script(shell))?;

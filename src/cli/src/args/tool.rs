@@ -26,8 +26,7 @@ Examples:
 pub(crate) enum Shell {
     Bash,
     Fish,
-    #[value(name = "powershell")]
-    PowerShell,
+    Powershell,
     Zsh,
 }
 

@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn the_line_says_what_and_how_long_and_fits() {
         let progress = Progress::default();
-        let now = Instant::now() + Duration::from_secs(60);
+        let now = Instant::now() + Duration::from_mins(1);
         assert_eq!(progress.line(80, now), None);
         progress.begin("waiting for the\x1b[2J broker");
         progress.since.set(Some(now));

@@ -138,8 +138,8 @@ fn a_lease_is_renewed_and_what_was_not_given_is_told() {
 }
 
 fn denying(rule: &'static str, known: &'static str) -> Broker {
-    Broker::start(move |request, _| match request.line().as_str() {
-        "GET /api/v1/roles" => {
+    Broker::start(move |request, _| {
+        if request.line() == "GET /api/v1/roles" {
             let role = Role {
                 name: known.into(),
                 backend: "main".into(),
@@ -149,15 +149,12 @@ fn denying(rule: &'static str, known: &'static str) -> Broker {
                 ttl_seconds: 900,
                 ttl_max_seconds: 3600,
             };
-            Answer::json(200, &RoleList { data: vec![role] })
+            return Answer::json(200, &RoleList { data: vec![role] });
         }
-        _ => {
-            let mut denial = problem(403, "role_denied", "no rule permits it");
-            denial.denied_by = Some(rule.into());
-            denial.errors =
-                vec![FieldFault { pointer: "/roles/0".into(), detail: "denied".into() }];
-            Answer::json(403, &denial)
-        }
+        let mut denial = problem(403, "role_denied", "no rule permits it");
+        denial.denied_by = Some(rule.into());
+        denial.errors = vec![FieldFault { pointer: "/roles/0".into(), detail: "denied".into() }];
+        Answer::json(403, &denial)
     })
 }
 
