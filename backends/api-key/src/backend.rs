@@ -9,8 +9,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use dayfly_backend_sdk::{
     Backend, CanaryReport, Capabilities, Credential, Doomed, Error, ErrorKind, Expiry, Handle,
-    HandlePrefix, Listing, Liveness, Marker, MintRequest, Probe, RenewRequest, Revocation, Secret,
-    Template, Timestamp, Unusable,
+    HandlePrefix, Listing, Liveness, Marker, MintRequest, Name, Probe, RenewRequest, Revocation,
+    Secret, Template, Timestamp, Unusable,
 };
 use serde_json::Value;
 
@@ -19,6 +19,10 @@ use crate::{
     jwt::{Issuer, JwtTemplate, Verified, is_token},
     key::{hash_of, key_of, well_formed},
 };
+
+/// The one field of a credential, and the variable that carries it.
+const FIELD: &str = "key";
+const VARIABLE: &str = "DAYFLY_API_KEY";
 
 /// Fills a slice with random bytes from the operating system.
 pub type Random = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
@@ -134,6 +138,10 @@ impl Backend for ApiKeyBackend {
         }
     }
 
+    fn variables(&self, _: &Template) -> Option<Vec<(Name, Name)>> {
+        Some(vec![(VARIABLE.into(), FIELD.into())])
+    }
+
     async fn mint(&self, request: &MintRequest<'_>) -> Result<Credential, Error> {
         let (key, scopes) = self.key(request).await?;
         let record = KeyRecord {
@@ -146,9 +154,7 @@ impl Backend for ApiKeyBackend {
         };
         match self.keys.insert(&record, request.mint_deadline).await? {
             Insertion::Late => Err(ApiKeyError::Late.into()),
-            Insertion::Stored => {
-                Ok(Credential::new().secret("key", key).variable("DAYFLY_API_KEY", "key"))
-            }
+            Insertion::Stored => Ok(Credential::new().secret(FIELD, key).variable(VARIABLE, FIELD)),
             Insertion::Taken => Err(ApiKeyError::Taken(request.handle.to_string()).into()),
         }
     }

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt, sync::Mutex};
 use async_trait::async_trait;
 use dayfly_backend_sdk::{
     Backend, CanaryReport, Capabilities, Credential, Doomed, Error, ErrorKind, Expiry, Handle,
-    HandlePrefix, Listed, Listing, Liveness, Marker, MintRequest, RenewRequest, Revocation,
+    HandlePrefix, Listed, Listing, Liveness, Marker, MintRequest, Name, RenewRequest, Revocation,
     Template,
 };
 use serde_json::Value;
@@ -174,6 +174,12 @@ impl Backend for HttpBackend {
 
     fn keeps(&self) -> bool {
         self.asks(&Hole::Id) || self.asks(&Hole::Secret)
+    }
+
+    fn variables(&self, template: &Template) -> Option<Vec<(Name, Name)>> {
+        let recipe: &Recipe = template.inner().ok()?;
+        let pairs = recipe.variables.iter();
+        Some(pairs.map(|(name, field)| (name.clone().into(), field.clone().into())).collect())
     }
 
     async fn mint(&self, request: &MintRequest<'_>) -> Result<Credential, Error> {

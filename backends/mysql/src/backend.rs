@@ -8,8 +8,8 @@ use std::{fmt, time::Duration};
 use async_trait::async_trait;
 use dayfly_backend_sdk::{
     Backend, CanaryReport, Capabilities, Credential, Doomed, Error, ErrorKind, Expiry, Handle,
-    HandlePrefix, Listed, Listing, Liveness, Marker, MintRequest, RenewRequest, Revocation, Secret,
-    Template,
+    HandlePrefix, Listed, Listing, Liveness, Marker, MintRequest, Name, RenewRequest, Revocation,
+    Secret, Template,
 };
 use serde_json::Value;
 
@@ -18,7 +18,7 @@ use crate::{
     authentication::Authentication,
     config::{ConfigError, HANDLE_LEN_MAX, MysqlConfig, Server},
     connection::Link,
-    credential::Address,
+    credential::{Address, variables},
     error::Failure,
     marker,
     mint::{self, Order},
@@ -141,6 +141,11 @@ impl Backend for MysqlBackend {
     fn template(&self, raw: &Value) -> Result<Template, Error> {
         let template = MysqlTemplate::parse(raw).map_err(ConfigError::Template)?;
         Ok(template.sealed(self.server)?)
+    }
+
+    fn variables(&self, template: &Template) -> Option<Vec<(Name, Name)>> {
+        let recipe: &Recipe = template.inner().ok()?;
+        Some(variables(recipe.database.is_some()))
     }
 
     async fn mint(&self, request: &MintRequest<'_>) -> Result<Credential, Error> {

@@ -4,7 +4,7 @@
 //! everything else in the URL is percent-encoded.
 
 use data_encoding::BASE32_NOPAD;
-use dayfly_backend_sdk::{Credential, Handle, Secret, percent_encode};
+use dayfly_backend_sdk::{Credential, Handle, Name, Secret, percent_encode};
 use ring::{
     error::Unspecified,
     rand::{SecureRandom, SystemRandom},
@@ -14,6 +14,24 @@ use crate::{config::MysqlConfig, hash::SALT_LEN};
 
 /// Random bits of a password: 256.
 const PASSWORD_BYTES: usize = 32;
+
+/// Which variable carries which field. `MYSQL_PWD` and `MYSQL_HOST` are those of MySQL's own
+/// programs; the others are what images and frameworks have settled on.
+const VARIABLES: &[(&str, &str)] = &[
+    ("MYSQL_HOST", "host"),
+    ("MYSQL_TCP_PORT", "port"),
+    ("MYSQL_USER", "username"),
+    ("MYSQL_PWD", "password"),
+    ("DATABASE_URL", "url"),
+];
+/// The same where the role is for one database.
+const DATABASE: (&str, &str) = ("MYSQL_DATABASE", "database");
+
+/// The same for who asks before there is a credential.
+pub(crate) fn variables(of_a_database: bool) -> Vec<(Name, Name)> {
+    let all = VARIABLES.iter().chain(of_a_database.then_some(&DATABASE));
+    all.map(|(variable, field)| ((*variable).into(), (*field).into())).collect()
+}
 
 /// Where workloads find the server.
 #[derive(Clone, Debug)]
@@ -30,9 +48,7 @@ impl Address {
         }
     }
 
-    /// The whole credential, with the variables that clients read. `MYSQL_PWD` and
-    /// `MYSQL_HOST` are those of MySQL's own programs; the others are what images and
-    /// frameworks have settled on.
+    /// The whole credential, with the variables that clients read.
     pub(crate) fn credential(
         &self,
         handle: &Handle,
@@ -45,17 +61,12 @@ impl Address {
             .secret("password", password)
             .public("host", self.host.clone())
             .public("port", self.port.to_string())
-            .secret("url", Secret::new(url))
-            .variable("MYSQL_HOST", "host")
-            .variable("MYSQL_TCP_PORT", "port")
-            .variable("MYSQL_USER", "username")
-            .variable("MYSQL_PWD", "password")
-            .variable("DATABASE_URL", "url");
+            .secret("url", Secret::new(url));
         if let Some(database) = database {
-            credential =
-                credential.public("database", database).variable("MYSQL_DATABASE", "database");
+            credential = credential.public("database", database);
         }
-        credential
+        let variables = variables(database.is_some()).into_iter();
+        variables.fold(credential, |it, (variable, field)| it.variable(variable, field))
     }
 
     /// A socket's path cannot stand where a host does, and goes as a parameter.

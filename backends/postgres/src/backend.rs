@@ -8,8 +8,8 @@ use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use dayfly_backend_sdk::{
     Backend, CanaryReport, Capabilities, Credential, Doomed, Error, ErrorKind, Expiry, Handle,
-    HandlePrefix, Listed, Listing, Liveness, Marker, MintRequest, RenewRequest, Revocation, Secret,
-    Template, Timestamp,
+    HandlePrefix, Listed, Listing, Liveness, Marker, MintRequest, Name, RenewRequest, Revocation,
+    Secret, Template, Timestamp,
 };
 use ring::rand::SystemRandom;
 use serde_json::Value;
@@ -19,7 +19,7 @@ use crate::{
     advice,
     config::{PostgresConfig, PostgresTemplate, Recipe},
     connection::Server,
-    credential::{Address, no_random_numbers, random_password},
+    credential::{Address, no_random_numbers, random_password, variables},
     error::Failure,
     group::Groups,
     marker,
@@ -163,6 +163,10 @@ impl Backend for PostgresBackend {
 
     fn template(&self, raw: &Value) -> Result<Template, Error> {
         Ok(PostgresTemplate::parse(raw)?.sealed(&self.database)?)
+    }
+
+    fn variables(&self, _: &Template) -> Option<Vec<(Name, Name)>> {
+        Some(variables())
     }
 
     async fn mint(&self, request: &MintRequest<'_>) -> Result<Credential, Error> {

@@ -4,7 +4,7 @@
 //! URL; everything else in the URL is percent-encoded.
 
 use data_encoding::BASE32_NOPAD;
-use dayfly_backend_sdk::{Credential, Error, ErrorKind, Handle, Secret, percent_encode};
+use dayfly_backend_sdk::{Credential, Error, ErrorKind, Handle, Name, Secret, percent_encode};
 use ring::{
     error::Unspecified,
     rand::{SecureRandom, SystemRandom},
@@ -14,6 +14,21 @@ use crate::{config::PostgresConfig, scram::SALT_LEN};
 
 /// Random bits of a password: 256.
 const PASSWORD_BYTES: usize = 32;
+
+/// Which variable carries which field, as clients read them.
+const VARIABLES: &[(&str, &str)] = &[
+    ("PGHOST", "host"),
+    ("PGPORT", "port"),
+    ("PGUSER", "username"),
+    ("PGPASSWORD", "password"),
+    ("PGDATABASE", "database"),
+    ("DATABASE_URL", "url"),
+];
+
+/// The same for who asks before there is a credential.
+pub(crate) fn variables() -> Vec<(Name, Name)> {
+    VARIABLES.iter().map(|(variable, field)| ((*variable).into(), (*field).into())).collect()
+}
 
 /// Where workloads find the server.
 #[derive(Clone, Debug)]
@@ -38,19 +53,14 @@ impl Address {
         database: &str,
     ) -> Credential {
         let url = self.url(handle.as_str(), password.expose(), database);
-        Credential::new()
+        let credential = Credential::new()
             .public("username", handle.as_str())
             .secret("password", password)
             .public("host", self.host.clone())
             .public("port", self.port.to_string())
             .public("database", database)
-            .secret("url", Secret::new(url))
-            .variable("PGHOST", "host")
-            .variable("PGPORT", "port")
-            .variable("PGUSER", "username")
-            .variable("PGPASSWORD", "password")
-            .variable("PGDATABASE", "database")
-            .variable("DATABASE_URL", "url")
+            .secret("url", Secret::new(url));
+        VARIABLES.iter().fold(credential, |it, (variable, field)| it.variable(*variable, *field))
     }
 
     /// libpq's form. A socket directory cannot stand where a host does, and goes as a

@@ -8,8 +8,8 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 use async_trait::async_trait;
 use dayfly_backend_sdk::{
     Backend, CanaryReport, Capabilities, Credential, Doomed, Error, ErrorKind, Expiry, Handle,
-    HandlePrefix, Listed, Listing, Liveness, Marker, MintRequest, Probe, RenewRequest, Revocation,
-    Secret, Template, Timestamp, Unusable,
+    HandlePrefix, Listed, Listing, Liveness, Marker, MintRequest, Name, Probe, RenewRequest,
+    Revocation, Secret, Template, Timestamp, Unusable,
 };
 use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::{
     config::{ConfigError, RabbitmqConfig},
-    credential::{Address, random_password, salted},
+    credential::{Address, random_password, salted, variables},
     error::Failure,
     management::Management,
     rights::{RabbitmqTemplate, Recipe},
@@ -178,6 +178,10 @@ impl Backend for RabbitmqBackend {
     fn template(&self, raw: &Value) -> Result<Template, Error> {
         let template = RabbitmqTemplate::parse(raw).map_err(ConfigError::Rights)?;
         Ok(template.sealed().map_err(ConfigError::Rights)?)
+    }
+
+    fn variables(&self, _: &Template) -> Option<Vec<(Name, Name)>> {
+        Some(variables())
     }
 
     async fn mint(&self, request: &MintRequest<'_>) -> Result<Credential, Error> {

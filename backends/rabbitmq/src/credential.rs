@@ -4,7 +4,7 @@
 //! everything else in the URL is percent-encoded.
 
 use data_encoding::{BASE32_NOPAD, BASE64};
-use dayfly_backend_sdk::{Credential, Handle, Secret, percent_encode};
+use dayfly_backend_sdk::{Credential, Handle, Name, Secret, percent_encode};
 use ring::{
     digest::{SHA256, digest},
     error::Unspecified,
@@ -17,6 +17,14 @@ use crate::config::RabbitmqConfig;
 /// Random bits of a password: 256.
 const PASSWORD_BYTES: usize = 32;
 const SALT_LEN: usize = 4;
+
+/// Which variable carries which field, as clients read them.
+const VARIABLES: &[(&str, &str)] = &[("AMQP_URL", "url")];
+
+/// The same for who asks before there is a credential.
+pub(crate) fn variables() -> Vec<(Name, Name)> {
+    VARIABLES.iter().map(|(variable, field)| ((*variable).into(), (*field).into())).collect()
+}
 
 /// Where workloads find the broker.
 #[derive(Clone, Debug)]
@@ -41,14 +49,14 @@ impl Address {
     /// The whole credential, with the variable that clients read.
     pub(crate) fn credential(&self, handle: &Handle, password: Secret, vhost: &str) -> Credential {
         let url = self.url(handle.as_str(), password.expose(), vhost);
-        Credential::new()
+        let credential = Credential::new()
             .public("username", handle.as_str())
             .secret("password", password)
             .public("host", self.host.clone())
             .public("port", self.port.to_string())
             .public("vhost", vhost)
-            .secret("url", Secret::new(url))
-            .variable("AMQP_URL", "url")
+            .secret("url", Secret::new(url));
+        VARIABLES.iter().fold(credential, |it, (variable, field)| it.variable(*variable, *field))
     }
 
     /// RabbitMQ, "RabbitMQ URI Specification": the vhost is one segment, percent-encoded.

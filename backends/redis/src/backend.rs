@@ -8,8 +8,8 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 use async_trait::async_trait;
 use dayfly_backend_sdk::{
     Backend, CanaryReport, Capabilities, Credential, Doomed, Error, ErrorKind, Expiry, Handle,
-    HandlePrefix, Listed, Listing, Liveness, Marker, MintRequest, RenewRequest, Revocation, Secret,
-    Template,
+    HandlePrefix, Listed, Listing, Liveness, Marker, MintRequest, Name, RenewRequest, Revocation,
+    Secret, Template,
 };
 use ring::rand::SystemRandom;
 use serde_json::Value;
@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::{
     config::{ConfigError, RedisConfig},
     connection::Node,
-    credential::{Address, hash, random_password},
+    credential::{Address, hash, random_password, variables},
     error::Failure,
     marker,
     mint::{self, Order},
@@ -120,6 +120,10 @@ impl Backend for RedisBackend {
 
     fn template(&self, raw: &Value) -> Result<Template, Error> {
         Ok(RedisTemplate::parse(raw)?.sealed().map_err(ConfigError::Rule)?)
+    }
+
+    fn variables(&self, _: &Template) -> Option<Vec<(Name, Name)>> {
+        Some(variables())
     }
 
     async fn mint(&self, request: &MintRequest<'_>) -> Result<Credential, Error> {

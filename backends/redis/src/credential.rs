@@ -3,7 +3,7 @@
 //! Invariant: user name and password are of characters that mean nothing to a shell or a URL.
 
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
-use dayfly_backend_sdk::{Credential, Error, ErrorKind, Handle, Secret};
+use dayfly_backend_sdk::{Credential, Error, ErrorKind, Handle, Name, Secret};
 use ring::{
     digest,
     rand::{SecureRandom, SystemRandom},
@@ -13,6 +13,14 @@ use crate::config::{Place, RedisConfig, Tls};
 
 /// Random bits of a password: 256.
 const PASSWORD_BYTES: usize = 32;
+
+/// Which variable carries which field, as clients read them.
+const VARIABLES: &[(&str, &str)] = &[("REDISCLI_AUTH", "password"), ("REDIS_URL", "url")];
+
+/// The same for who asks before there is a credential.
+pub(crate) fn variables() -> Vec<(Name, Name)> {
+    VARIABLES.iter().map(|(variable, field)| ((*variable).into(), (*field).into())).collect()
+}
 
 /// Where workloads find the first node.
 #[derive(Clone, Debug)]
@@ -39,15 +47,14 @@ impl Address {
         database: u16,
     ) -> Credential {
         let url = self.url(handle.as_str(), password.expose(), database);
-        Credential::new()
+        let credential = Credential::new()
             .public("username", handle.as_str())
             .secret("password", password)
             .public("host", self.host.clone())
             .public("port", self.port.to_string())
             .public("database", database.to_string())
-            .secret("url", Secret::new(url))
-            .variable("REDISCLI_AUTH", "password")
-            .variable("REDIS_URL", "url")
+            .secret("url", Secret::new(url));
+        VARIABLES.iter().fold(credential, |it, (variable, field)| it.variable(*variable, *field))
     }
 
     /// The form of the provisional registration of `redis` and `rediss` at IANA.

@@ -74,6 +74,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// [`ErrorKind::Conflict`] when another installation's stands there: it is never replaced.
     async fn mark(&self, marker: &Marker) -> Result<(), Error>;
 
+    /// Which environment variable carries which field of a credential of this template, as
+    /// `(variable, field)`; none where that is known only when there is one.
+    fn variables(&self, _template: &Template) -> Option<Vec<(Name, Name)>> {
+        None
+    }
+
     /// Whether [`Backend::rotate_root`] can do it.
     fn rotates(&self) -> bool {
         false
@@ -178,7 +184,7 @@ pub enum Field {
 }
 
 /// A name that a backend's code has, or that its configuration gives.
-type Name = Cow<'static, str>;
+pub type Name = Cow<'static, str>;
 
 /// The secret handed out, as named fields. Delivered once, never stored.
 #[derive(Clone, Debug, Default)]

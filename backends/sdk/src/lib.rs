@@ -18,7 +18,7 @@ pub mod testkit;
 
 pub use backend::{
     Backend, CanaryReport, CanaryStep, Credential, Doomed, Field, Listed, Listing, Liveness,
-    Marker, MintRequest, Plan, RenewRequest, Revocation, Template,
+    Marker, MintRequest, Name, Plan, RenewRequest, Revocation, Template,
 };
 pub use canary::{Probe, Unusable, canary};
 pub use capability::{Belt, Capabilities, Expiry};

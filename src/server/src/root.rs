@@ -19,7 +19,7 @@ use data_encoding::BASE32_NOPAD;
 use dayfly_backend_api_key::{KeyStore, MemoryKeyStore};
 use dayfly_backend_sdk::{
     Backend, CanaryReport, Capabilities, Credential, Doomed, Error, ErrorKind, Handle, HandleError,
-    HandlePrefix, Listing, Liveness, Marker, MintRequest, RenewRequest, Revocation, Secret,
+    HandlePrefix, Listing, Liveness, Marker, MintRequest, Name, RenewRequest, Revocation, Secret,
     Template, Timestamp,
 };
 use dayfly_lease::{
@@ -135,6 +135,10 @@ impl Backend for Rotating {
 
     fn keeps(&self) -> bool {
         self.inner().keeps()
+    }
+
+    fn variables(&self, template: &Template) -> Option<Vec<(Name, Name)>> {
+        self.inner().variables(template)
     }
 
     fn mint_margin(&self) -> Duration {

@@ -18,6 +18,12 @@ pub(super) async fn lifecycle(subject: &Subject<'_>) -> Result<(), Failure> {
     for (variable, field) in credential.environment() {
         ensure(credential.field(field).is_some(), &format!("{variable} names a field"))?;
     }
+    if let Some(declared) = subject.backend.variables(subject.template) {
+        let pairs = declared.iter().map(|(variable, field)| (variable.as_ref(), field.as_ref()));
+        let declared: BTreeSet<(&str, &str)> = pairs.collect();
+        let minted: BTreeSet<(&str, &str)> = credential.environment().collect();
+        ensure(declared == minted, "its variables are those that were declared")?;
+    }
     ensure(subject.login.works(&credential).await, "a new credential works")?;
     ensure(subject.liveness(&handle).await? != Some(Liveness::Gone), "verify sees it live")?;
     if !subject.backend.capabilities().revoke {

@@ -8,7 +8,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use dayfly_backend_sdk::{
     Backend, CanaryReport, Capabilities, Credential, Doomed, Error, ErrorKind, Handle, HandleError,
-    HandlePrefix, Listing, Liveness, Marker, MintRequest, RenewRequest, Revocation, Secret,
+    HandlePrefix, Listing, Liveness, Marker, MintRequest, Name, RenewRequest, Revocation, Secret,
     Template, Timestamp,
 };
 use serde_json::Value;
@@ -211,6 +211,10 @@ impl Backend for Around<Arc<dyn Backend>> {
 
     fn keeps(&self) -> bool {
         self.0.keeps()
+    }
+
+    fn variables(&self, template: &Template) -> Option<Vec<(Name, Name)>> {
+        self.0.variables(template)
     }
 
     fn mint_margin(&self) -> Duration {
