@@ -48,6 +48,7 @@ const ROUTES: &[(&str, &str, &str, Wrong)] = &[
     ("post", "/api/v1/leases/{id}/renew", r#"{"ttl_seconds":60}"#, Wrong::Hidden),
     ("post", "/api/v1/leases/{id}/revoke", r#"{"reason":"mine"}"#, Wrong::Hidden),
     ("get", "/api/v1/roles", "", Wrong::Own),
+    ("post", "/api/v1/roles/{name}/check", "{}", Wrong::Own),
     ("post", "/api/v1/ssf/{name}", "x.y.z", Wrong::Refused),
     ("get", "/api/v1/standing", "", Wrong::Forbidden),
     ("post", "/api/v1/standing/release", "", Wrong::ForPeople),

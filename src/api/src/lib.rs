@@ -5,6 +5,7 @@
 //! durations whole seconds, names snake case.
 
 mod audit;
+mod check;
 mod identity;
 mod lease;
 mod oauth;
@@ -14,6 +15,7 @@ mod standing;
 mod task;
 
 pub use audit::{AuditPage, AuditRecord};
+pub use check::{CheckRole, CheckedCaller, Claim, DecidingRule, RoleCheck, RoleDecision};
 pub use identity::{
     DisableIdentity, DisabledIdentity, DisabledPage, EnableIdentity, IdentityDisabled,
     IdentityEnabled, SecurityEventError,

@@ -55,6 +55,7 @@ pub fn router(broker: Arc<Broker>) -> Router {
         .route("/api/v1/leases/{id}/renew", post(leases::renew::handler))
         .route("/api/v1/leases/{id}/revoke", post(leases::revoke::handler))
         .route("/api/v1/roles", get(roles::handler))
+        .route("/api/v1/roles/{name}/check", post(roles::check::handler))
         .route("/api/v1/whoami", get(whoami::handler))
         // CI platforms.
         .route("/api/v1/webhooks/{name}", webhooks::post())

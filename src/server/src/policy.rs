@@ -15,7 +15,7 @@ mod slices;
 #[cfg(test)]
 mod tests;
 
-use std::{error::Error, path::Path};
+use std::{collections::BTreeMap, error::Error, path::Path};
 
 use cedar_policy::{Authorizer, Decision as Verdict, PolicyId, PolicySet};
 
@@ -124,6 +124,12 @@ impl Policies {
         };
         let decision = answer.decision(&self.hash);
         if decision.allowed { Ok(Allowed::new(decision)) } else { Err(Denial(decision)) }
+    }
+
+    /// What rules hear besides principal and resource when this is asked, by the names in the
+    /// schema, for whoever asks it.
+    pub fn context(ask: &Ask<'_>, circumstances: &Circumstances) -> BTreeMap<String, String> {
+        request::told(ask, circumstances)
     }
 
     /// Asks for one mint; the permit is what minting takes.

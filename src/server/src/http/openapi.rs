@@ -24,7 +24,7 @@ use super::{
         tasks::create::handler, tasks::list::handler, tasks::show::handler,
         tasks::complete::handler, tasks::heartbeat::handler, webhooks::handler, ssf::handler, leases::create::handler,
         leases::list::handler, leases::show::handler, leases::renew::handler, leases::revoke::handler,
-        leases::abandon::handler, roles::handler, whoami::handler, audit::handler,
+        leases::abandon::handler, roles::handler, roles::check::handler, whoami::handler, audit::handler,
         standing::show, standing::release, backends::rotate, identities::disable,
         identities::enable, identities::list, introspect::introspect, introspect::verify,
         oauth::token::handler, oauth::revoke::handler, oauth::metadata::handler,

@@ -3,6 +3,8 @@
 //! Invariant: a caller sees the roles that he could mint, and all of them only if policy lets
 //! him list roles.
 
+pub(crate) mod check;
+
 use std::sync::Arc;
 
 use axum::{Json, extract::State};

@@ -339,6 +339,30 @@ impl Fact<'_> {
             Self::Text(value) => text(value),
         }
     }
+
+    /// The same for people.
+    fn text(self) -> String {
+        match self {
+            Self::Address(address) => address.to_canonical().to_string(),
+            Self::Instant(at) => whole_second(at),
+            Self::Seconds(seconds) => seconds.to_string(),
+            Self::Text(value) => value.to_owned(),
+        }
+    }
+}
+
+/// What surrounds a question, for the caller who asks it. The person is named by their id alone:
+/// their claims are theirs.
+pub(super) fn told(ask: &Ask<'_>, circumstances: &Circumstances) -> BTreeMap<String, String> {
+    let facts = facts(ask, circumstances);
+    let mut told: BTreeMap<String, String> =
+        facts.into_iter().map(|(name, fact)| (name.to_owned(), fact.text())).collect();
+    if let Some(person) = &circumstances.on_behalf_of
+        && ask.action().names_the_person()
+    {
+        told.insert("on_behalf_of".to_owned(), person.id());
+    }
+    told
 }
 
 fn facts<'a>(ask: &'a Ask<'a>, circumstances: &'a Circumstances) -> Vec<(&'static str, Fact<'a>)> {
@@ -385,9 +409,12 @@ fn facts<'a>(ask: &'a Ask<'a>, circumstances: &'a Circumstances) -> Vec<(&'stati
 
 /// In whole seconds: Cedar reads either no fraction or three digits of it.
 fn instant(at: Timestamp) -> Value {
+    Value::new_datetime(whole_second(at))
+}
+
+fn whole_second(at: Timestamp) -> String {
     // Cedar's times have at most three digits of a second.
-    let text = Timestamp::from_seconds(at.seconds()).rfc3339();
-    Value::new_datetime(text.replace(".000000Z", "Z"))
+    Timestamp::from_seconds(at.seconds()).rfc3339().replace(".000000Z", "Z")
 }
 
 fn text(value: &str) -> Value {

@@ -22,7 +22,7 @@ use super::super::{
 use crate::{
     Role,
     broker::Broker,
-    grant::{grant, lifetime},
+    grant::{TtlError, grant, lifetime},
     policy::{Denial, Permit},
 };
 
@@ -118,11 +118,45 @@ async fn ask<'a>(
     caller: &Caller,
     wish: &Wish<'_>,
 ) -> Result<Permitted<'a>, Fault> {
+    let Decided { role, permit, ttl } = match decided(broker, caller, wish) {
+        Ok(decided) => decided,
+        Err(Denied { role, denial }) => {
+            let role = role.map(|role| role.facts.name.as_str());
+            caller.note_denial(broker, "mint", &denial, role).await?;
+            return Err(Fault::denied("role_denied", &denial).at(wish.pointer));
+        }
+    };
+    match ttl {
+        Ok(ttl) => Ok(Permitted { role, permit, ttl }),
+        Err(error) => {
+            caller.note_refusal(broker, "invalid_ttl", Some(wish.role)).await?;
+            Err(Fault::field("invalid_ttl", "/ttl_seconds", error.to_string()))
+        }
+    }
+}
+
+/// What policy says yes to. The lifetime that was asked for may still not be had.
+pub(in crate::http) struct Decided<'a> {
+    pub(in crate::http) role: &'a Role,
+    pub(in crate::http) permit: Permit,
+    pub(in crate::http) ttl: Result<Duration, TtlError>,
+}
+
+/// What policy says no to: a role, or the name of one that is not there.
+pub(in crate::http) struct Denied<'a> {
+    pub(in crate::http) role: Option<&'a Role>,
+    pub(in crate::http) denial: Denial,
+}
+
+/// Asks policy, and writes nothing down: who asks does that, or only wanted to know.
+pub(in crate::http) fn decided<'a>(
+    broker: &'a Broker,
+    caller: &Caller,
+    wish: &Wish<'_>,
+) -> Result<Decided<'a>, Denied<'a>> {
     let policies = broker.policies.load();
     let Some(role) = broker.roles.find(wish.role) else {
-        let denial = Denial::by_default(policies.hash());
-        caller.note_denial(broker, "mint", &denial, None).await?;
-        return Err(Fault::denied("role_denied", &denial).at(wish.pointer));
+        return Err(Denied { role: None, denial: Denial::by_default(policies.hash()) });
     };
     let ttl = lifetime(role, wish.ttl_seconds);
     let asked = wish.ttl_seconds.unwrap_or(0);
@@ -134,19 +168,9 @@ async fn ask<'a>(
         &wish.task.to_string(),
         &caller.circumstances_of(broker, wish.task),
     );
-    let permit = match permit {
-        Ok(permit) => permit,
-        Err(denial) => {
-            caller.note_denial(broker, "mint", &denial, Some(wish.role)).await?;
-            return Err(Fault::denied("role_denied", &denial).at(wish.pointer));
-        }
-    };
-    match ttl {
-        Ok(ttl) => Ok(Permitted { role, permit, ttl }),
-        Err(error) => {
-            caller.note_refusal(broker, "invalid_ttl", Some(wish.role)).await?;
-            Err(Fault::field("invalid_ttl", "/ttl_seconds", error.to_string()))
-        }
+    match permit {
+        Ok(permit) => Ok(Decided { role, permit, ttl }),
+        Err(denial) => Err(Denied { role: Some(role), denial }),
     }
 }
 

@@ -190,7 +190,7 @@ async fn all_permitted<'a>(
 }
 
 /// The task's lifetime and its heartbeat, if all that was asked for can be had.
-fn acceptable(
+pub(in crate::http) fn acceptable(
     broker: &Broker,
     wanted: &api::CreateTask,
 ) -> Result<(Duration, Option<Duration>), Fault> {
@@ -218,7 +218,7 @@ fn acceptable(
 
 /// What the task's token will be bound to: what is asked for, and otherwise the key that is
 /// proven. A certificate must be asked for, since workloads get new ones while a task goes on.
-fn binding(
+pub(in crate::http) fn binding(
     broker: &Broker,
     caller: &Caller,
     wanted: Option<api::Bind>,

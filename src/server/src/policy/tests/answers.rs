@@ -236,6 +236,30 @@ fn rules_see_the_role_the_time_the_address_and_the_request() {
 }
 
 #[test]
+fn a_caller_is_told_what_rules_hear_besides_them() {
+    let reader = role("reader", "orders");
+    let circumstances = Circumstances {
+        source_address: Some("::ffff:10.1.2.3".parse().unwrap()),
+        ..for_person(&member(&["on-call"]))
+    };
+    let told = Policies::context(&mint(&reader), &circumstances);
+    let told: Vec<_> = told.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let expected = [
+        ("now", "2026-01-05T12:00:00Z"),
+        ("on_behalf_of", "corporate|ada"),
+        ("purpose", "a test"),
+        ("source_address", "10.1.2.3"),
+        ("task", "tsk_1"),
+        ("token_binding", "none"),
+        ("ttl_seconds", "60"),
+    ];
+    assert_eq!(told, expected);
+    // Rules on other things hear nothing of the person.
+    let told = Policies::context(&Ask::Whoami, &circumstances);
+    assert!(!told.contains_key("on_behalf_of"), "{told:?}");
+}
+
+#[test]
 fn a_rule_can_ask_what_the_tasks_token_is_bound_to() {
     let reader = role("reader", "orders");
     let policies = minting_when(r#"context.token_binding == "key""#);
