@@ -147,6 +147,8 @@ async fn a_denied_role_starts_nothing_and_names_the_rule() {
         let line = "dayfly: error: role `forbidden` was denied by rule `test/no-production`: \
                     tests get no production credential (request req_";
         assert!(denied.err.starts_with(line), "{}", denied.err);
+        let advice = "run `dayfly role check forbidden --explain`\n";
+        assert!(denied.err.ends_with(advice), "{}", denied.err);
         assert_eq!(denied.err.lines().count(), 1, "{}", denied.err);
     }
     eventually("what was minted beside it is gone", Duration::from_secs(10), async || {

@@ -14,6 +14,8 @@ mod cancel;
 #[cfg(test)]
 mod chaos;
 #[cfg(test)]
+mod checking;
+#[cfg(test)]
 mod ci;
 #[cfg(test)]
 mod cli;

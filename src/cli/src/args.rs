@@ -4,9 +4,11 @@
 //! the CI platform.
 
 mod agent;
+mod check;
 pub(crate) mod config;
 mod credential;
 mod deliver;
+mod doctor;
 mod on_behalf;
 pub(crate) mod process;
 pub(crate) mod profile;
@@ -29,11 +31,13 @@ use dayfly_api::Outcome;
 
 pub(crate) use crate::args::{
     agent::AgentArgs,
+    check::RoleCheckArgs,
     credential::{CredentialArgs, HelperArgs, Protocol, WantedArgs},
     deliver::{
         DeliverArgs, FieldName, FileFormat, FileSource, FileSpec, OnExpiry, OnRotate, is_word,
         is_word_char,
     },
+    doctor::DoctorArgs,
     on_behalf::OnBehalfArgs,
     renew::LeaseRenewArgs,
     tasks::TaskListArgs,
@@ -60,6 +64,7 @@ Examples:
   dayfly exec --profile migrate -- ./migrate.sh
   dayfly exec --role OLD=pg-read --role NEW=pg-write --ttl 1h -- ./copy.sh
   dayfly exec --file pg_service.conf=pg-read --ttl 24h -- ./server
+  dayfly role check pg-migrate --explain
   dayfly lease list --state active
   dayfly lease revoke lse_… --reason 'laptop lost'";
 
@@ -160,6 +165,8 @@ pub(crate) enum Command {
     },
     /// Give a credential to a program in the words of its protocol
     Credential(CredentialArgs),
+    /// Look for what is in the way between here and the broker, and say what to do
+    Doctor(DoctorArgs),
     /// Run a command with credentials in its environment, and end them with it
     Exec(Box<ExecArgs>),
     /// Look at leases, renew them, revoke them, give up on them
@@ -275,6 +282,11 @@ pub(crate) struct ExecArgs {
     #[command(flatten)]
     pub(crate) process: ProcessArgs,
 
+    /// Only say what would be granted and which variables and files there would be; nothing is
+    /// minted and nothing started
+    #[arg(long, conflicts_with = "report")]
+    pub(crate) dry_run: bool,
+
     /// The command and its arguments
     #[arg(
         required = true,
@@ -369,6 +381,8 @@ pub(crate) struct RotateArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RoleCommand {
+    /// Ask whether a role would be granted now, and why; nothing is minted
+    Check(RoleCheckArgs),
     /// List the roles that the caller may see
     List(ReadArgs),
 }
@@ -569,6 +583,16 @@ impl Context<'_> {
     ) -> Result<Option<Arc<Key>>, identity::Error> {
         let key = self.proof_key_file(args).map(proof::file::keep).transpose()?;
         Ok(key.map(Arc::new))
+    }
+
+    /// The same for who asks what would be: no file is made for it.
+    pub(crate) fn passing_key(&self, args: &IdentityArgs) -> Result<Arc<Key>, identity::Error> {
+        let path = self.proof_key_file(args).filter(|path| path.exists());
+        let key = match path {
+            Some(path) => proof::file::read(path)?,
+            None => Key::generate().map_err(proof::file::Error::from)?,
+        };
+        Ok(Arc::new(key))
     }
 
     fn proof_key_file<'a>(&'a self, args: &'a IdentityArgs) -> Option<&'a Path> {

@@ -4,6 +4,7 @@
 //! same twice; redirects are never followed, so a token reaches only the host it was meant for.
 
 mod calls;
+mod probe;
 mod transport;
 mod url;
 
@@ -17,6 +18,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
 pub(crate) use crate::client::{
     calls::Filter,
+    probe::Probe,
     transport::{agent_http, jittered, read_body, secure_http},
     url::{BrokerUrl, check_secure},
 };

@@ -28,6 +28,7 @@ use crate::{
         profile::Profile,
         project::Found,
     },
+    failure::Failure,
 };
 
 const SYSTEM_FILE: &str = "/etc/dayfly/config.toml";
@@ -64,14 +65,15 @@ pub(crate) struct Config {
     /// A project file that another user could have written.
     ignored: Option<PathBuf>,
     user_file: Option<PathBuf>,
+    /// What is wrong with them, where they were loaded in spite of it.
+    faults: Vec<String>,
 }
 
 impl Config {
     /// Reads them. `ambient` is the environment alone.
     pub(crate) fn load(ambient: &Ambient, here: &Here) -> Result<Self, Error> {
         let home = ambient.value("HOME").map(Path::new);
-        let mut config =
-            Self { files: Vec::new(), ignored: None, user_file: user_file(ambient, home) };
+        let mut config = Self { user_file: user_file(ambient, home), ..Self::default() };
         let found = match ambient.value("DAYFLY_PROJECT_FILE") {
             Some(path) => project::named(Path::new(path))?,
             None => project::find(here, home)?,
@@ -90,6 +92,33 @@ impl Config {
             config.add(Origin::System, &here.system_file, &text)?;
         }
         Ok(config)
+    }
+
+    /// The same for who tells what is wrong with them: what can't be used is left out. With it, what
+    /// they say by the variables that would say the same.
+    pub(crate) fn load_leniently(
+        flags: &BrokerArgs,
+        ambient: &Ambient,
+        here: &Here,
+    ) -> (Self, Vec<(&'static str, OsString)>) {
+        let told = |error: Error| vec![Failure::from(error).to_line()];
+        match Self::load(ambient, here) {
+            Ok(config) => match config.settings(flags, ambient) {
+                Ok(settings) => (config, settings),
+                Err(error) => (Self { faults: told(error), ..config }, Vec::new()),
+            },
+            Err(error) => (Self { faults: told(error), ..Self::default() }, Vec::new()),
+        }
+    }
+
+    /// What is wrong with the files, if [`Self::load_leniently`] has read them.
+    pub(crate) fn faults(&self) -> &[String] {
+        &self.faults
+    }
+
+    /// The files that were read.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|file| file.path.as_path())
     }
 
     fn add(&mut self, origin: Origin, path: &Path, text: &str) -> Result<(), Error> {

@@ -7,6 +7,7 @@ mod asleep;
 pub(crate) mod attended;
 mod child;
 mod deliver;
+mod dry;
 mod endpoint;
 pub(crate) mod environment;
 mod heartbeat;
@@ -31,7 +32,7 @@ use futures_util::future::join;
 use rustix::process::{Pid, Signal, getpid};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-pub(crate) use crate::exec::child::become_child;
+pub(crate) use crate::exec::{child::become_child, deliver::place_of_files};
 use crate::{
     agent::{hold as agent_hold, place},
     ambient::Ambient,
@@ -74,6 +75,9 @@ const PURPOSE_CHARS_MAX: usize = 256;
 
 /// Runs the command; the result is its exit code. If a signal ended the command, so it does us.
 pub(crate) async fn run(args: &ExecArgs, context: Context<'_>) -> Result<u8, Error> {
+    if args.dry_run {
+        return dry::run(args, context).await;
+    }
     let parent = Parent::at_start();
     let record = Rc::new(Record::default());
     let report = args.process.report.as_deref();
@@ -381,6 +385,11 @@ fn explain(error: Error, roles: &[String]) -> Error {
     let id = &problem.request_id;
     match problem.code.as_str() {
         "role_denied" => Error::Denied(denial(problem, roles)),
+        // No task may be opened, whatever role it is for.
+        "denied" => match roles.first() {
+            Some(role) => Error::Denied(format!("{error}; {}", advice(role))),
+            None => error,
+        },
         "token_bound" => Error::Denied(format!(
             "the identity token belongs to another key, as after another `dayfly exec` with it; \
              name one file for all of them by --proof-key-file, or give each one a token of its \
@@ -416,7 +425,13 @@ fn denial(problem: &Problem, roles: &[String]) -> String {
         None => String::new(),
     };
     let detail = problem.detail.trim_end_matches('.');
-    format!("{subject}{rule}: {detail} (request {})", problem.request_id)
+    let advice = role.map(|role| format!("; {}", advice(role))).unwrap_or_default();
+    format!("{subject}{rule}: {detail} (request {}){advice}", problem.request_id)
+}
+
+/// How to find out more about a denial.
+fn advice(role: &str) -> String {
+    format!("run `dayfly role check {role} --explain`")
 }
 
 /// Why the command was not run.
@@ -443,6 +458,8 @@ pub(crate) enum Error {
          one --token-file, or the other one --keep-ci-identity"
     )]
     Nested,
+    #[error("cannot write to stdout")]
+    Output(#[source] io::Error),
     #[error(transparent)]
     Place(#[from] place::Error),
     #[error("cannot leave a report at `{path}`; name another file by --report")]
@@ -473,6 +490,7 @@ impl Error {
             | Self::Identity(_)
             | Self::Mask(_)
             | Self::Nested
+            | Self::Output(_)
             | Self::Place(_)
             | Self::Report { .. }
             | Self::Signals(_)

@@ -11,9 +11,11 @@ use std::{
     sync::Arc,
 };
 
+use data_encoding::BASE64URL_NOPAD;
 use dayfly_api::OpenedTask;
 use reqwest::header::HeaderValue;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use url::Url;
 
 use crate::{
@@ -64,8 +66,11 @@ impl Token {
 
     /// Whether it is a task's, and no identity's.
     pub(crate) fn is_of_a_task(&self) -> bool {
-        let token = self.header.as_bytes().strip_prefix(BEARER.as_bytes());
-        token.is_some_and(|token| token.starts_with(TASK_TOKEN_PREFIX.as_bytes()))
+        let shown = self.header.as_bytes();
+        [BEARER, BOUND].iter().any(|scheme| {
+            let token = shown.strip_prefix(scheme.as_bytes());
+            token.is_some_and(|token| token.starts_with(TASK_TOKEN_PREFIX.as_bytes()))
+        })
     }
 
     /// The same with a proof of `key` at each request: what is given for it is bound to that.
@@ -79,6 +84,16 @@ impl Token {
             .map_err(|_| malformed(origin, "holds what a header can't carry"))?;
         header.set_sensitive(true);
         Ok(Self { header, hash: proof::token_hash(text), key: None })
+    }
+
+    /// What it says of itself if it is a JWT. Nobody has verified it here.
+    pub(crate) fn unverified_claims(&self) -> Option<Map<String, Value>> {
+        let shown = self.header.to_str().ok()?;
+        let token = shown.strip_prefix(BEARER).or_else(|| shown.strip_prefix(BOUND))?;
+        let mut parts = token.split('.');
+        let (_, claims, _) = (parts.next()?, parts.next()?, parts.next()?);
+        let claims = BASE64URL_NOPAD.decode(claims.as_bytes()).ok()?;
+        serde_json::from_slice(&claims).ok()
     }
 
     pub(crate) fn header(&self) -> HeaderValue {
@@ -380,6 +395,7 @@ mod tests {
         let bound = token.clone().bound_to(&key).unwrap();
         assert_eq!(bound.header(), "DPoP dft_x");
         assert_eq!((bound.hash(), bound.key().is_some()), (token.hash(), true));
+        assert!(bound.is_of_a_task() && bound.unverified_claims().is_none());
         assert!(token.key().is_none());
     }
 

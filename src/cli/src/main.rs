@@ -13,6 +13,7 @@ mod client;
 mod completion;
 mod config;
 mod credential;
+mod doctor;
 mod exec;
 mod failure;
 mod identity;
@@ -85,6 +86,7 @@ fn usage(fault: &clap::Error, terminal: &Terminal) -> u8 {
         "completion",
         "config",
         "credential",
+        "doctor",
         "exec",
         "lease",
         "man",
@@ -144,6 +146,11 @@ fn configure(
     ambient: Ambient,
     terminal: &Terminal,
 ) -> Result<(Cli, Ambient, Config), Refusal> {
+    if matches!(cli.command, Command::Doctor(_)) {
+        // It tells what others are refused for, and goes on with what is left.
+        let (config, settings) = Config::load_leniently(&cli.broker, &ambient, &Here::of_process());
+        return Ok((cli, ambient.with_settings(settings), config));
+    }
     let config = Config::load(&ambient, &Here::of_process())?;
     if matches!(cli.command, Command::Config { .. }) {
         // It shows what others are refused for.
@@ -211,6 +218,7 @@ async fn dispatch(command: &Command, context: Context<'_>) -> Result<u8, Failure
         Command::Completion(args) => completion::write(args, context.terminal),
         Command::Config { command } => config::command::run(command, context),
         Command::Credential(credential) => credential::give(credential, context).await,
+        Command::Doctor(args) => doctor::run(args, context).await,
         Command::Exec(exec) => Ok(exec::run(exec, context).await?),
         Command::Lease { command: LeaseCommand::Abandon(abandon) } => {
             lease::abandon(abandon, context).await
@@ -224,6 +232,9 @@ async fn dispatch(command: &Command, context: Context<'_>) -> Result<u8, Failure
         }
         Command::Lease { command: LeaseCommand::Show(show) } => lease::show(show, context).await,
         Command::Man(args) => man::write(args, context.terminal),
+        Command::Role { command: RoleCommand::Check(args) } => {
+            role::check::run(args, context).await
+        }
         Command::Role { command: RoleCommand::List(list) } => role::list(list, context).await,
         Command::Standing(standing) => match &standing.command {
             Some(StandingCommand::Release(release)) => standing::release(release, context).await,

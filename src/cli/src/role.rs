@@ -2,6 +2,8 @@
 //!
 //! Invariant: it shows what the broker lets the caller see, and adds nothing.
 
+pub(crate) mod check;
+
 use dayfly_api::RoleList;
 
 use crate::{

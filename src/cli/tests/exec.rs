@@ -14,6 +14,8 @@
 mod agent;
 #[path = "exec/broker.rs"]
 mod broker;
+#[path = "exec/checking.rs"]
+mod checking;
 #[path = "exec/configuring.rs"]
 mod configuring;
 #[path = "exec/delivering.rs"]

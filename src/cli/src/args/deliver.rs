@@ -277,6 +277,19 @@ impl FileFormat {
         }
     }
 
+    /// Its name on the command line.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Aws => "aws",
+            Self::Dotenv => "dotenv",
+            Self::Json => "json",
+            Self::MyCnf => "my.cnf",
+            Self::PgService => "pg_service",
+            Self::Pgpass => "pgpass",
+            Self::Properties => "properties",
+        }
+    }
+
     /// Whether one file serves several roles.
     fn takes_several(self) -> bool {
         matches!(self, Self::Aws | Self::PgService | Self::Pgpass)

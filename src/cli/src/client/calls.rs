@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use dayfly_api::{
-    AbandonLease, CompleteTask, Completed, CreateLease, CreateTask, Heartbeat, Lease, LeasePage,
-    OpenedTask, Outcome, RenewLease, Renewed, RevokeLease, Revoked, RoleList, Rotated, Standing,
-    Task, TaskPage, WhoAmI,
+    AbandonLease, CheckRole, CompleteTask, Completed, CreateLease, CreateTask, Heartbeat, Lease,
+    LeasePage, OpenedTask, Outcome, RenewLease, Renewed, RevokeLease, Revoked, RoleCheck, RoleList,
+    Rotated, Standing, Task, TaskPage, WhoAmI,
 };
 use reqwest::Method;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -245,6 +245,24 @@ impl Client {
 
     pub(crate) async fn roles(&self, bearer: &Token) -> Result<RoleList, Error> {
         self.read_one(bearer, self.url.join(&["api", "v1", "roles"])).await
+    }
+
+    /// What would be decided; nothing comes of it, however often it is asked.
+    pub(crate) async fn check_role(
+        &self,
+        bearer: &Token,
+        role: &str,
+        question: &CheckRole,
+    ) -> Result<RoleCheck, Error> {
+        let call = Call {
+            method: Method::POST,
+            url: self.url.join(&["api", "v1", "roles", role, "check"]),
+            body: Some(question),
+            repeat: Repeat::Harmless,
+            attempts_max: ATTEMPTS_MAX,
+            wait: Duration::ZERO,
+        };
+        self.send(call, bearer).await
     }
 
     pub(crate) async fn whoami(&self, bearer: &Token) -> Result<WhoAmI, Error> {

@@ -29,6 +29,8 @@ pub(crate) fn secure_http(
     let builder = reqwest::Client::builder()
         .user_agent(concat!("dayfly/", env!("CARGO_PKG_VERSION")))
         .redirect(Policy::none())
+        // `doctor` tells when the broker's certificate ends.
+        .tls_info(true)
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(ATTEMPT_TIMEOUT)
         // A connection whose other end is gone must not be used for the next request too.

@@ -46,6 +46,16 @@ impl BrokerUrl {
         self.0.scheme() == "http"
     }
 
+    /// The host and the port to connect to.
+    pub(crate) fn place(&self) -> Option<(String, u16)> {
+        let host = match self.0.host()? {
+            Host::Domain(name) => name.to_owned(),
+            Host::Ipv4(address) => address.to_string(),
+            Host::Ipv6(address) => address.to_string(),
+        };
+        Some((host, self.0.port_or_known_default()?))
+    }
+
     /// Whether both are one address, but for a `/` at the end. A prefix or another spelling of the
     /// path is not: what stands for allowed is what was read by the one who allowed it.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
@@ -158,6 +168,14 @@ mod tests {
         ] {
             assert!(!is_same(known, other), "{other}");
         }
+    }
+
+    #[test]
+    fn the_place_to_connect_to_has_a_port_and_no_brackets() {
+        let place = |text: &str| BrokerUrl::parse(Some(text)).unwrap().place().unwrap();
+        assert_eq!(place("https://b.example/x"), ("b.example".to_owned(), 443));
+        assert_eq!(place("http://[::1]:8200"), ("::1".to_owned(), 8200));
+        assert_eq!(place("http://127.0.0.1"), ("127.0.0.1".to_owned(), 80));
     }
 
     #[test]

@@ -92,6 +92,29 @@ fn url(url: &str) -> String {
 }
 
 #[test]
+fn who_tells_what_is_wrong_is_not_stopped_by_it() {
+    let lenient = |place: &Place| {
+        let flags = BrokerArgs { url: None, ca_file: None };
+        let here = place.here("home/repository/src");
+        Config::load_leniently(&flags, &place.ambient(&[]), &here)
+    };
+    let place = Place::new();
+    place.user(&url(BROKER));
+    let (config, settings) = lenient(&place);
+    assert!(config.faults().is_empty());
+    assert_eq!((config.paths().count(), settings.len()), (1, 1));
+    // A broker that only the checkout names stays unnamed.
+    place.user("").project(&url(EVIL));
+    let (config, settings) = lenient(&place);
+    assert!(config.faults().concat().contains("allowed_urls"), "{:?}", config.faults());
+    assert!(settings.is_empty(), "{settings:?}");
+    place.project("ulr = 1\n");
+    let (config, settings) = lenient(&place);
+    assert!(config.faults().concat().contains("ulr"), "{:?}", config.faults());
+    assert_eq!((config.paths().count(), settings.len()), (0, 0));
+}
+
+#[test]
 fn the_nearest_file_up_to_the_repositorys_root_is_the_projects() {
     let place = Place::new();
     place.write("home/.dayfly.toml", "[profile.home]\nroles = [\"r\"]\n");

@@ -6,6 +6,7 @@
 mod directory;
 mod env_file;
 pub(super) mod fifo;
+mod foresee;
 mod format;
 mod plan;
 mod reference;
@@ -21,9 +22,10 @@ use std::{
 use dayfly_api::Credential;
 use zeroize::Zeroizing;
 
-pub(super) use crate::exec::deliver::plan::Plan;
+pub(super) use crate::exec::deliver::{foresee::Foreseen, plan::Plan};
 use crate::{
-    args::{FieldName, OnRotate},
+    ambient::Ambient,
+    args::{FieldName, OnRotate, RoleRequest},
     exec::{
         deliver::{
             directory::Directory,
@@ -44,6 +46,11 @@ use crate::{
 const DERIVED: &[&str] = &["expiration", "url"];
 const USERNAME: &str = "username";
 const URL: &str = "url";
+
+/// Where files would be put if nothing names a directory, and whether that is in memory alone.
+pub(crate) fn place_of_files(ambient: &Ambient) -> (PathBuf, bool) {
+    Directory::foreseen(ambient)
+}
 
 /// The credentials as they are, and where they have been put.
 pub(super) struct Delivered<'a> {
@@ -122,7 +129,14 @@ impl<'a> Delivered<'a> {
 
     /// The command's whole environment.
     pub(super) fn environment(&self) -> Result<ChildEnvironment, Error> {
-        let mut variables = environment::assigned(&self.plan.requests, |role| self.offered(role))?;
+        let environment = self.inheritance.compose(self.variables(&self.plan.requests)?);
+        size::check(self.command, &environment.variables)?;
+        Ok(environment)
+    }
+
+    /// What is set in it, with the own variables of the roles of `requests`.
+    fn variables(&self, requests: &[RoleRequest]) -> Result<BTreeMap<String, String>, Error> {
+        let mut variables = environment::assigned(requests, |role| self.offered(role))?;
         for (name, text) in &self.plan.variables {
             let value = text.resolve(|field| self.field(field));
             let value = value
@@ -141,10 +155,7 @@ impl<'a> Delivered<'a> {
                 variables.insert(name, value);
             }
         }
-        let variables = environment::with_endpoint(variables, self.more.clone())?;
-        let environment = self.inheritance.compose(variables);
-        size::check(self.command, &environment.variables)?;
-        Ok(environment)
+        Ok(environment::with_endpoint(variables, self.more.clone())?)
     }
 
     /// What `role` puts into variables by itself: what no file carries instead.

@@ -3,7 +3,7 @@
 //! Invariant: the credential came with the task like all others, so a command whose endpoint was
 //! denied is never started; no other AWS credential that we know of is left in its way.
 
-use std::{slice, time::Duration};
+use std::{collections::BTreeMap, slice, time::Duration};
 
 use dayfly_api::{Credential, Lease, OpenedTask};
 
@@ -52,6 +52,11 @@ impl Planned {
 
     pub(super) fn role(&self) -> &str {
         &self.role
+    }
+
+    /// What the command would be told of it, but for the region.
+    pub(super) fn variables(&self) -> BTreeMap<String, String> {
+        self.endpoint.variables()
     }
 
     /// Takes its lease out of those that the command's environment is made of.

@@ -38,11 +38,14 @@ fn a_denial_names_role_and_rule() {
     assert_eq!(
         denial(&problem(Some("production-freeze"), Some("/roles/1")), &roles),
         "role `pg-migrate` was denied by rule `production-freeze`: \
-         no changes before the release (request req_1)"
+         no changes before the release (request req_1); \
+         run `dayfly role check pg-migrate --explain`"
     );
     assert_eq!(
         denial(&problem(None, None), &roles[..1]),
-        "role `pg-read` was denied: no changes before the release (request req_1)"
+        "role `pg-read` was denied: no changes before the release (request req_1); \
+         run `dayfly role check pg-read --explain`"
     );
-    assert!(denial(&problem(None, Some("/roles/7")), &roles).starts_with("a role was denied: "));
+    let unnamed = denial(&problem(None, Some("/roles/7")), &roles);
+    assert!(unnamed.starts_with("a role was denied: ") && unnamed.ends_with("(request req_1)"));
 }

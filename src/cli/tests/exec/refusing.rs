@@ -43,7 +43,11 @@ fn a_denied_role_starts_nothing_and_names_the_rule() {
         "{}",
         finished.err
     );
-    assert!(finished.err.ends_with("(request req_1)\n"), "{}", finished.err);
+    assert!(
+        finished.err.ends_with("(request req_1); run `dayfly role check pg-migrate --explain`\n"),
+        "{}",
+        finished.err
+    );
     assert_eq!(broker.requests().len(), 1);
 }
 

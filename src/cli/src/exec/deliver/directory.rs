@@ -57,6 +57,18 @@ impl Directory {
         Self::make_in(&base, owner.as_ref(), false).map_err(|source| Error::make(&base, source))
     }
 
+    /// Where [`Self::make`] would make one, and whether that is in memory alone. Nothing is made.
+    pub(super) fn foreseen(ambient: &Ambient) -> (PathBuf, bool) {
+        let bases = bases(ambient);
+        match bases.iter().find(|base| is_memory(base) && is_writable(base)) {
+            Some(base) => (base.clone(), true),
+            None => {
+                let other = bases.into_iter().find(|base| !is_memory(base));
+                (other.unwrap_or_else(|| TEMPORARY.into()), false)
+            }
+        }
+    }
+
     fn make_in(base: &Path, owner: Option<&Owner>, in_memory: bool) -> io::Result<Self> {
         let mut random = [0; 8];
         let unlucky = |_| io::Error::other("the system gives no random numbers");
@@ -157,6 +169,10 @@ fn bases(ambient: &Ambient) -> Vec<PathBuf> {
         named("TMPDIR").or_else(|| Some(TEMPORARY.into())),
     ];
     bases.into_iter().flatten().filter(|base| base.is_absolute() && base.is_dir()).collect()
+}
+
+fn is_writable(base: &Path) -> bool {
+    rustix::fs::access(base, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK).is_ok()
 }
 
 /// Removes what runs of this user have left here that are no more. What can't be removed is not

@@ -142,6 +142,13 @@ impl<'a> Inheritance<'a> {
         ChildEnvironment { variables, replaced, preserved }
     }
 
+    /// The names of what is withheld, whatever is preserved or kept.
+    pub(crate) fn withheld(&self) -> Vec<String> {
+        let named = self.ambient.iter().filter_map(|(name, value)| Some((name.to_str()?, value)));
+        let withheld = named.filter(|(name, value)| self.is_withheld(name, value));
+        withheld.map(|(name, _)| name.to_owned()).collect()
+    }
+
     fn passes(&self, name: &OsStr, value: &OsStr) -> bool {
         let Some(name) = name.to_str() else { return self.args.clean_env.is_none() };
         !self.is_withheld(name, value)
