@@ -384,7 +384,10 @@ fn explain(error: Error, roles: &[String]) -> Error {
     };
     let id = &problem.request_id;
     match problem.code.as_str() {
-        "role_denied" => Error::Denied(denial(problem, roles)),
+        "role_denied" => {
+            let more = denied(problem, roles).map(|role| format!("; {}", advice(role)));
+            Error::Denied(denial(problem, roles) + &more.unwrap_or_default())
+        }
         // No task may be opened, whatever role it is for.
         "denied" => match roles.first() {
             Some(role) => Error::Denied(format!("{error}; {}", advice(role))),
@@ -425,8 +428,7 @@ fn denial(problem: &Problem, roles: &[String]) -> String {
         None => String::new(),
     };
     let detail = problem.detail.trim_end_matches('.');
-    let advice = role.map(|role| format!("; {}", advice(role))).unwrap_or_default();
-    format!("{subject}{rule}: {detail} (request {}){advice}", problem.request_id)
+    format!("{subject}{rule}: {detail} (request {})", problem.request_id)
 }
 
 /// How to find out more about a denial.

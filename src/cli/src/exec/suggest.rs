@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
+use dayfly_api::Problem;
 use tokio::time::timeout;
 
-use super::{Error, denied, explain};
+use super::{Error, denial, denied, explain};
 use crate::{
     client::{self, Client},
     config::fault::nearest,
@@ -27,28 +28,25 @@ pub(super) async fn explained(
     client: &Client,
     (source, audience): (&Source, &str),
 ) -> Error {
-    let meant = match unknown(&error, roles) {
-        Some(role) => {
-            timeout(TIMEOUT, meant(role, client, (source, audience))).await.ok().flatten()
-        }
-        None => None,
-    };
-    match (explain(error.into(), roles), meant) {
-        (Error::Denied(reason), Some(meant)) => {
-            Error::Denied(format!("{reason}; did you mean `{meant}`?"))
-        }
-        (error, _) => error,
+    if let Some((problem, role)) = unknown(&error, roles)
+        && let Ok(Some(meant)) = timeout(TIMEOUT, meant(role, client, (source, audience))).await
+    {
+        return Error::Denied(format!("{}; did you mean `{meant}`?", denial(problem, roles)));
     }
+    explain(error.into(), roles)
 }
 
 /// The role that there may not be.
-fn unknown<'a>(error: &identity::Error, roles: &'a [String]) -> Option<&'a String> {
+fn unknown<'a>(
+    error: &'a identity::Error,
+    roles: &'a [String],
+) -> Option<(&'a Problem, &'a String)> {
     let identity::Error::Client(client::Error::Refused { problem, .. }) = error else {
         return None;
     };
     let is_by_default =
         problem.code == "role_denied" && problem.denied_by.as_deref() == Some(DEFAULT_DENY);
-    denied(problem, roles).filter(|_| is_by_default)
+    denied(problem, roles).filter(|_| is_by_default).map(|role| (&**problem, role))
 }
 
 async fn meant(role: &str, client: &Client, (source, audience): (&Source, &str)) -> Option<String> {

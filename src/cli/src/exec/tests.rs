@@ -38,13 +38,11 @@ fn a_denial_names_role_and_rule() {
     assert_eq!(
         denial(&problem(Some("production-freeze"), Some("/roles/1")), &roles),
         "role `pg-migrate` was denied by rule `production-freeze`: \
-         no changes before the release (request req_1); \
-         run `dayfly role check pg-migrate --explain`"
+         no changes before the release (request req_1)"
     );
     assert_eq!(
         denial(&problem(None, None), &roles[..1]),
-        "role `pg-read` was denied: no changes before the release (request req_1); \
-         run `dayfly role check pg-read --explain`"
+        "role `pg-read` was denied: no changes before the release (request req_1)"
     );
     let unnamed = denial(&problem(None, Some("/roles/7")), &roles);
     assert!(unnamed.starts_with("a role was denied: ") && unnamed.ends_with("(request req_1)"));

@@ -80,7 +80,7 @@ fn a_dry_run_that_would_not_start_says_why_for_each_role() {
     assert_eq!(told.code, Some(125), "{told:?}");
     for role in ["x", "y"] {
         let line = format!(
-            "dayfly: role `{role}` would be denied by rule `default-deny`: no rule permits it; \
+            "dayfly: error: role `{role}` would be denied by rule `default-deny`: no rule permits it; \
              run `dayfly role check {role} --explain`\n"
         );
         assert!(told.err.contains(&line), "{}", told.err);
