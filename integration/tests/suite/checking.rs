@@ -278,8 +278,8 @@ async fn a_dry_run_names_everything_and_mints_nothing() {
     let words = ["exec", "--dry-run", "--role", "reader", "--role", "X=forbidden", "--", "true"];
     let denied = desk.dayfly(&words);
     assert_eq!(denied.code, Some(125), "{denied:?}");
-    let line = "dayfly: error: role `forbidden` would be denied by rule `test/no-production`: tests get \
-                no production credential; run `dayfly role check forbidden --explain`\n";
+    let line = "dayfly: error: role `forbidden` would be denied by rule `test/no-production`: tests \
+                get no production credential; run `dayfly role check forbidden --explain`\n";
     assert!(denied.err.contains(line), "{}", denied.err);
     let missing = desk.dayfly(&["exec", "--dry-run", "--role", "reader", "--", "no-such-command"]);
     assert_eq!((missing.code, missing.out.as_str()), (Some(127), ""), "{missing:?}");

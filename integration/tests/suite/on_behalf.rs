@@ -206,6 +206,30 @@ async fn what_either_may_not_have_nobody_gets() {
     assert_eq!(broker.api_keys().await, Vec::<String>::new());
 }
 
+/// Nobody permits it, which is nobody's to know who could not have it anyway.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_neither_may_have_is_refused_like_one_that_is_not_there() {
+    let mut config = config(Store::Sqlite, None);
+    let open = "action == Dayfly::Action::\"mint\", resource);";
+    let closed = "action == Dayfly::Action::\"mint\", resource)\n\
+                  unless { resource == Dayfly::Role::\"unwanted\" };";
+    assert!(config.policies.contains(open), "{}", config.policies);
+    config.policies = config.policies.replace(open, closed);
+    config.more.push_str(
+        "[[role]]\nname = \"unwanted\"\nbackend = \"keys\"\nowner = \"test\"\nttl = \"5m\"\n\
+         ttl_max = \"10m\"\n",
+    );
+    let broker = Broker::start(config).await;
+    let caller = person_in(&broker, "callers", json!({}));
+    let mut refusals = Vec::new();
+    for role in ["unwanted", "not-there"] {
+        let job = broker.issuer.token("job");
+        let answer = try_open(&broker, &job, &caller, &[role]).await.problem(403, "role_denied");
+        refusals.push(["/denied_by", "/detail"].map(|place| answer.text(place)));
+    }
+    assert_eq!(refusals[0], refusals[1]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disabled_person_has_nothing_done_for_them() {
     let postgres = Postgres::start();

@@ -147,7 +147,7 @@ fn judge_lease(
 ) -> Option<Denial> {
     let role = broker.roles.find(&lease.role);
     let Some(role) = role.filter(|role| role.facts.backend == lease.backend) else {
-        return Some(Denial::by_default(policies.hash()));
+        return Some(Denial::by_default(policies.hash(), false));
     };
     let own_task = task.id.to_string();
     let ask = Ask::Mint {

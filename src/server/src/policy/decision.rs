@@ -94,15 +94,16 @@ pub struct Denial(pub Decision);
 
 impl Denial {
     /// The answer to what no rule can permit, because there is no such thing. It is the same as
-    /// where none permits it: names are not to be guessed.
-    pub fn by_default(policy_hash: &str) -> Self {
+    /// where none permits it to the caller, nor to the person if it acts `on_behalf` of one: names
+    /// are not to be guessed.
+    pub fn by_default(policy_hash: &str, on_behalf: bool) -> Self {
         let reason = Some("no rule permits it".to_owned());
         Self(Decision {
             allowed: false,
             rules: vec![Rule { id: DEFAULT_DENY.to_owned(), reason }],
             policy_hash: policy_hash.to_owned(),
             evaluation_error: None,
-            denied: None,
+            denied: on_behalf.then_some(Party::Workload),
         })
     }
 

@@ -156,7 +156,8 @@ pub(in crate::http) fn decided<'a>(
 ) -> Result<Decided<'a>, Denied<'a>> {
     let policies = broker.policies.load();
     let Some(role) = broker.roles.find(wish.role) else {
-        return Err(Denied { role: None, denial: Denial::by_default(policies.hash()) });
+        let denial = Denial::by_default(policies.hash(), caller.person.is_some());
+        return Err(Denied { role: None, denial });
     };
     let ttl = lifetime(role, wish.ttl_seconds);
     let asked = wish.ttl_seconds.unwrap_or(0);

@@ -200,7 +200,7 @@ impl Place {
         let denial = match role {
             None if sees_all => return Err(Fault::not_found()),
             Some(_) if !sees_all && denial.denied_by() == DEFAULT_DENY => {
-                Denial::by_default(&denial.0.policy_hash)
+                Denial::by_default(&denial.0.policy_hash, caller.person.is_some())
             }
             Some(_) | None => denial,
         };
