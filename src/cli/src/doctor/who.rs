@@ -55,12 +55,11 @@ pub(super) async fn look(
         }
     };
     claims(report, &token, now);
-    match reached {
-        Some(client) => accepted(report, client, &token).await,
-        None => {
-            report.skip("whoami", UNREACHED);
-            report.skip("roles", UNREACHED);
-        }
+    if let Some(client) = reached {
+        accepted(report, client, &token).await;
+    } else {
+        report.skip("whoami", UNREACHED);
+        report.skip("roles", UNREACHED);
     }
 }
 

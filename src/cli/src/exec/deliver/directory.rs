@@ -60,13 +60,11 @@ impl Directory {
     /// Where [`Self::make`] would make one, and whether that is in memory alone. Nothing is made.
     pub(super) fn foreseen(ambient: &Ambient) -> (PathBuf, bool) {
         let bases = bases(ambient);
-        match bases.iter().find(|base| is_memory(base) && is_writable(base)) {
-            Some(base) => (base.clone(), true),
-            None => {
-                let other = bases.into_iter().find(|base| !is_memory(base));
-                (other.unwrap_or_else(|| TEMPORARY.into()), false)
-            }
+        if let Some(base) = bases.iter().find(|base| is_memory(base) && is_writable(base)) {
+            return (base.clone(), true);
         }
+        let other = bases.into_iter().find(|base| !is_memory(base));
+        (other.unwrap_or_else(|| TEMPORARY.into()), false)
     }
 
     fn make_in(base: &Path, owner: Option<&Owner>, in_memory: bool) -> io::Result<Self> {

@@ -98,13 +98,12 @@ fn made_up(plan: &Plan, role: &str, variables: BTreeMap<String, String>) -> Cred
 }
 
 fn files(plan: &Plan, file_dir: Option<&Path>, inheritance: &Inheritance<'_>) -> Vec<String> {
-    let place = match file_dir {
-        Some(path) => path.display().to_string(),
-        None => {
-            let (base, in_memory) = Directory::foreseen(inheritance.ambient());
-            let memory = if in_memory { "in memory" } else { "not in memory alone" };
-            format!("a new directory in {} ({memory})", base.display())
-        }
+    let place = if let Some(path) = file_dir {
+        path.display().to_string()
+    } else {
+        let (base, in_memory) = Directory::foreseen(inheritance.ambient());
+        let memory = if in_memory { "in memory" } else { "not in memory alone" };
+        format!("a new directory in {} ({memory})", base.display())
     };
     let shown = |item: &Item| {
         let names: Vec<_> = item.variables().map(|(name, _)| name).collect();
@@ -145,9 +144,12 @@ mod tests {
         foreseen.map_err(|error| error.to_string())
     }
 
-    fn known(pairs: &[(&str, Option<&[(&str, &str)]>)]) -> Known {
+    /// Variables with their fields, of a role that tells them.
+    type Told<'a> = Option<&'a [(&'a str, &'a str)]>;
+
+    fn known(pairs: &[(&str, Told<'_>)]) -> Known {
         let own = |(variable, field): &(&str, &str)| ((*variable).into(), (*field).into());
-        let role = |(role, variables): &(&str, Option<&[(&str, &str)]>)| {
+        let role = |(role, variables): &(&str, Told<'_>)| {
             ((*role).to_owned(), variables.map(|variables| variables.iter().map(own).collect()))
         };
         pairs.iter().map(role).collect()

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{Json, extract::State};
 use dayfly_api as api;
-use dayfly_lease::{Binding, Owner, Task, TaskId, TaskState};
+use dayfly_lease::{Binding, Line, Owner, Task, TaskId, TaskState};
 
 use super::{
     super::{
@@ -362,7 +362,7 @@ async fn tell_of(
     let hindrances = [
         ("minting_suspended", suspended),
         ("task_ending", remaining < role.ttl_min),
-        ("backend_down", line.is_some_and(|line| line.is_down())),
+        ("backend_down", line.is_some_and(Line::is_down)),
         ("prefix_of_another", line.is_some_and(|line| matches!(line.owner(), Owner::Another(_)))),
     ];
     let hindrances = hindrances.into_iter().filter(|(_, is_so)| *is_so);
