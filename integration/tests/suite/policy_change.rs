@@ -1,6 +1,6 @@
 //! Policy has changed: what would be denied now ends, and nothing else does.
 
-use std::{fs, time::Duration};
+use std::{fs, net::IpAddr, time::Duration};
 
 use dayfly_integration::{Broker, BrokerConfig, Client, Postgres, Store, eventually};
 use serde_json::{Value, json};
@@ -119,6 +119,44 @@ async fn what_a_tasks_token_is_bound_to_counts_as_it_did_when_it_was_opened() {
     assert_eq!(state(&admin, &bound).await, "open");
     assert_eq!(admin.lease(&kept.text("/id")).await.expect(200).text("/state"), "active");
     holder.post(&client, "/api/v1/leases", &token, greeter).await.expect(201);
+}
+
+/// Of who opened the task on one machine and mints on another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_is_judged_by_the_address_that_it_was_asked_for_from() {
+    let mut config = BrokerConfig::new(Store::Sqlite, None);
+    config.policies.push_str(
+        "@id(\"test/from-there\")\n@reason(\"mints come from 127.0.0.2 alone\")\n\
+         forbid (principal, action == Dayfly::Action::\"mint\", resource)\n\
+         unless { context has source_address &&\n\
+         context.source_address.isInRange(ip(\"127.0.0.2/32\")) };\n",
+    );
+    let broker = Broker::start(config).await;
+    let client = broker.client();
+    let opened = json!({ "purpose": "test", "ttl_seconds": 600 });
+    let opener = client.with(&broker.issuer.token("job"));
+    let opened = opener.post("/api/v1/tasks", opened).await.expect(201);
+    let (task, token) = (opened.text("/id"), opened.text("/token"));
+    let here = client.with(&token);
+    here.mint("greeter").await.problem(403, "role_denied");
+    let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30));
+    let http = http.local_address(IpAddr::from([127, 0, 0, 2])).build().unwrap();
+    let there = Client::over(http, client.url()).with(&token);
+    let lease = there.mint("greeter").await.expect(201).text("/id");
+
+    signal(&broker, "policy.rechecked").await;
+    tokio::time::sleep(A_WHILE).await;
+    assert_eq!(here.lease(&lease).await.text("/state"), "active", "it would be minted again");
+    let forbidden = "@id(\"test/not-from-there\")\n\
+        forbid (principal, action == Dayfly::Action::\"mint\", resource)\n\
+        when { context has source_address &&\n\
+        context.source_address.isInRange(ip(\"127.0.0.2/32\")) };\n";
+    reload(&broker, &format!("{}{forbidden}", rules(&broker))).await;
+    assert_eq!(dead(&here, &lease).await, "policy_changed");
+    assert_eq!(state(&here, &task).await, "open");
+    let records = broker.audit().await;
+    let allowed = records.iter().find(|record| record["event"] == "lease.allowed").unwrap();
+    assert_eq!(allowed["detail"]["source_address"], "127.0.0.2");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 //! Invariant: a [`Permit`] is taken by value and spent; there is no other way to the engine.
 //! Whatever was asked for, the lifetime is within the role's, the backend's and the task's.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use dayfly_lease::{Engine, IdempotencyKey, MintError, Minted, Order, TaskId, audit::Entry};
 use serde_json::json;
@@ -44,10 +44,11 @@ pub fn lifetime(role: &Role, asked: Option<i64>) -> Result<Duration, TtlError> {
     Ok(ttl)
 }
 
-/// Mints what `permit` allows, under a lease of `task`.
+/// Mints what `permit` allows, under a lease of `task`. `source_address` is where it was decided
+/// that the request comes from.
 pub async fn grant(
     engine: &Arc<Engine>,
-    permit: Permit,
+    (permit, source_address): (Permit, Option<IpAddr>),
     role: &Role,
     task: TaskId,
     ttl: Duration,
@@ -63,20 +64,22 @@ pub async fn grant(
         renewable: role.renewable,
         quotas: role.quotas.clone(),
         key,
-        decision: decision(&permit, role, ttl),
+        decision: decision(&permit, source_address, role, ttl),
     };
     drop(permit);
     engine.mint(order).await
 }
 
-/// The record of the decision, which the engine writes in the transaction of the intent (I4).
-fn decision(permit: &Permit, role: &Role, ttl: Duration) -> Entry {
+/// The record of the decision, which the engine writes in the transaction of the intent (I4). When
+/// the rules change, what it says is asked for again.
+fn decision(permit: &Permit, source_address: Option<IpAddr>, role: &Role, ttl: Duration) -> Entry {
     let decision = permit.decision();
     let rules: Vec<&str> = decision.rules.iter().map(|rule| rule.id.as_str()).collect();
     Entry::new("lease.allowed", permit.principal_id())
         .with("role", role.facts.name.as_str())
         .with("backend", role.facts.backend.as_str())
         .with("ttl_seconds", ttl.as_secs())
+        .with("source_address", source_address.map(|address| address.to_string()))
         .with("rules", json!(rules))
         .with("policy", decision.policy_hash.as_str())
 }

@@ -5,9 +5,10 @@
 //! rule of the operator's, which is what a directory looks like that is not mounted. Doing it again,
 //! or on several replicas, does nothing more.
 //!
-//! The question is put as it was put then: with the claims, the address, what the task's token is
-//! bound to, the purpose, the lifetime and the time that the task or the lease was asked for with. A
-//! rule on office hours ends nothing in the evening that it permitted in the morning.
+//! The question is put as it was put then: with the claims, what the task's token is bound to, the
+//! purpose, and the lifetime, the time and the address that the task or the lease was asked for
+//! with, each its own. A rule on office hours ends nothing in the evening that it permitted in the
+//! morning.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -149,26 +150,41 @@ fn judge_lease(
     let Some(role) = role.filter(|role| role.facts.backend == lease.backend) else {
         return Some(Denial::by_default(policies.hash(), false));
     };
+    let record = record_of(row, lease.id);
     let own_task = task.id.to_string();
     let ask = Ask::Mint {
         role: &role.facts,
         purpose: &task.purpose,
-        ttl_seconds: asked_for(row, lease.id, role),
+        ttl_seconds: asked_for(record.as_ref(), role),
         task: &own_task,
     };
     let then = Circumstances {
         own_task: Some(own_task.clone()),
+        source_address: asked_from(record.as_ref(), opener),
         ..opener.circumstances(task, lease.issued_at)
     };
     opener.denied(policies, &ask, &then)
 }
 
-/// The lifetime that was decided on, as its record says: a renewal has moved the row's.
-fn asked_for(row: &Inspected, lease: LeaseId, role: &Role) -> i64 {
-    let record = row.decision.as_ref().filter(|record| record.lease == Some(lease));
-    let detail = record.and_then(|record| serde_json::from_str::<Value>(&record.detail).ok());
-    let seconds = detail.and_then(|detail| detail.get("ttl_seconds").and_then(Value::as_i64));
+/// What was written down when it was decided that the lease may be.
+fn record_of(row: &Inspected, lease: LeaseId) -> Option<Value> {
+    let record = row.decision.as_ref().filter(|record| record.lease == Some(lease))?;
+    serde_json::from_str(&record.detail).ok()
+}
+
+/// The lifetime that was decided on: a renewal has moved the row's.
+fn asked_for(record: Option<&Value>, role: &Role) -> i64 {
+    let seconds = record.and_then(|record| record.get("ttl_seconds").and_then(Value::as_i64));
     seconds.unwrap_or_else(|| role.ttl.as_secs().cast_signed())
+}
+
+/// The address that the lease was asked for from, which need not be the one that opened the task.
+/// Records of older versions do not say, and then that one is the best guess.
+fn asked_from(record: Option<&Value>, opener: &Opener) -> Option<IpAddr> {
+    match record.and_then(|record| record.get("source_address")) {
+        None => opener.source_address,
+        Some(said) => said.as_str().and_then(|text| text.parse().ok()),
+    }
 }
 
 impl Opener {
@@ -331,6 +347,19 @@ mod tests {
         for (opener, rules) in [(&bob, both.as_str()), (&ada, programs), (&ada, people)] {
             assert_eq!(denied_to(opener, rules).as_deref(), Some("default-deny"), "{rules}");
         }
+    }
+
+    #[test]
+    fn a_lease_is_judged_by_the_address_that_it_was_asked_for_from() {
+        let from = |record: Option<Value>| {
+            asked_from(record.as_ref(), &opener()).map(|address| address.to_string())
+        };
+        let opened_from = Some("192.0.2.1".to_owned());
+        assert_eq!(from(None), opened_from);
+        assert_eq!(from(Some(json!({ "ttl_seconds": 60 }))), opened_from, "of an older version");
+        let elsewhere = json!({ "source_address": "2001:db8::7" });
+        assert_eq!(from(Some(elsewhere)).as_deref(), Some("2001:db8::7"));
+        assert_eq!(from(Some(json!({ "source_address": null }))), None, "behind a proxy");
     }
 
     #[test]

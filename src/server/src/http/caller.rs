@@ -122,6 +122,11 @@ impl Caller {
         refuse_verified(broker, &self.principal, code).await
     }
 
+    /// Where the request comes from, as the rules see it.
+    pub(crate) fn source_address(&self) -> Option<IpAddr> {
+        self.source_address
+    }
+
     /// Who it is and where from, as a task's row keeps it.
     pub(crate) fn opener(&self) -> Opener {
         Opener {

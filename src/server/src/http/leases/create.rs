@@ -184,6 +184,7 @@ pub(in crate::http) async fn mint(
     key: Option<IdempotencyKey>,
 ) -> Result<Minted, Fault> {
     let Permitted { role, permit, ttl } = permitted;
+    let permit = (permit, caller.source_address());
     let minted = grant(&broker.engine, permit, role, task, ttl, key).await;
     let minted = minted.map_err(Fault::from);
     let result = minted.as_ref().map_or_else(Fault::code, |_| "granted");
