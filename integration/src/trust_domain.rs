@@ -40,7 +40,7 @@ impl TrustDomain {
         let signer = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref(), &random).unwrap();
         let domain = Self { directory, signer };
         let usage = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"];
-        domain.openssl("/CN=authority", "ca", &usage);
+        domain.openssl("/CN=authority", "ca", 30, &usage);
         domain
     }
 
@@ -49,24 +49,29 @@ impl TrustDomain {
         self.certified(&format!("URI:{id}"), &WORKLOAD)
     }
 
+    /// The same, valid for so many days and not for one.
+    pub fn svid_for(&self, id: &str, days: u32) -> Vec<u8> {
+        self.signed("-sha256", days, &format!("URI:{id}"), &WORKLOAD)
+    }
+
     /// The same with any names, as openssl writes them, and any extensions.
     pub fn certified(&self, names: &str, extensions: &[&str]) -> Vec<u8> {
-        self.signed("-sha256", names, extensions)
+        self.signed("-sha256", 1, names, extensions)
     }
 
     /// The key and certificate of the workload `id`, signed by SHA-1.
     pub fn certified_by_sha1(&self, id: &str) -> Vec<u8> {
-        self.signed("-sha1", &format!("URI:{id}"), &WORKLOAD)
+        self.signed("-sha1", 1, &format!("URI:{id}"), &WORKLOAD)
     }
 
-    fn signed(&self, hash: &str, names: &str, extensions: &[&str]) -> Vec<u8> {
+    fn signed(&self, hash: &str, days: u32, names: &str, extensions: &[&str]) -> Vec<u8> {
         let names = format!("subjectAltName={names}");
         let (ca, key) = (self.text_of("ca.pem"), self.text_of("ca.key"));
         let mut arguments = vec![hash, "-CA", &ca, "-CAkey", &key, "-addext", &names];
         for extension in extensions {
             arguments.extend(["-addext", extension]);
         }
-        self.openssl("/CN=workload", "svid", &arguments);
+        self.openssl("/CN=workload", "svid", days, &arguments);
         [self.read("svid.key"), self.read("svid.pem")].concat()
     }
 
@@ -102,12 +107,13 @@ impl TrustDomain {
         .to_string()
     }
 
-    fn openssl(&self, subject: &str, name: &str, more: &[&str]) {
+    fn openssl(&self, subject: &str, name: &str, days: u32, more: &[&str]) {
         let (key, out) =
             (self.text_of(&format!("{name}.key")), self.text_of(&format!("{name}.pem")));
         let mut command = Command::new("openssl");
         command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
-        command.args(["-nodes", "-days", "2", "-subj", subject, "-keyout", &key, "-out", &out]);
+        let days = days.to_string();
+        command.args(["-nodes", "-days", &days, "-subj", subject, "-keyout", &key, "-out", &out]);
         run(command.args(more));
     }
 

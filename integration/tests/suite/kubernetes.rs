@@ -202,6 +202,31 @@ async fn a_token_that_the_cluster_does_not_know_opens_nothing() {
     assert_eq!(refused(&broker, &good).await, (401, "review_refused".to_owned()));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_of_a_cluster_that_is_asked_can_be_disabled() {
+    let cluster = Cluster::start().await;
+    let broker = reviewing(Store::Sqlite, &cluster, "").await;
+    let (pod, neighbour) = (cluster.add("ci", "job-1"), cluster.add("prod", "job-1"));
+    let (task, owner) = open(&broker, &cluster, &pod).await;
+    let (other, other_owner) = open(&broker, &cluster, &neighbour).await;
+    let admin = broker.client().with(&broker.admin());
+    let wanted = json!({
+        "issuer": "k8s", "subject": "system:serviceaccount:ci:runner", "reason": "it leaked",
+    });
+    let answer = admin.post("/api/v1/identities/disable", wanted.clone()).await.expect(200);
+    assert_eq!(answer.text("/principal"), "k8s|system:serviceaccount:ci:runner");
+    assert_eq!(answer.body["tasks"], json!([task]));
+    assert_eq!(state(&owner, &task).await, "revoked");
+    let token = cluster.token(&pod, AUDIENCE);
+    assert_eq!(refused(&broker, &token).await, (401, "identity_disabled".to_owned()));
+    assert_eq!(state(&other_owner, &other).await, "open");
+    admin.post("/api/v1/identities/enable", wanted).await.expect(200);
+    try_open(&broker, &token).await.expect(201);
+    // The `iss` that all clusters share is nobody's name.
+    let shared = json!({ "issuer": Cluster::ISSUER, "subject": "x", "reason": "x" });
+    admin.post("/api/v1/identities/disable", shared).await.problem(422, "unknown_issuer");
+}
+
 /// An API server that does not know of audiences says yes to a token for anybody.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_that_does_not_repeat_our_audience_is_not_believed() {

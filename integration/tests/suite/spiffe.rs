@@ -2,10 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dayfly_backend_sdk::testkit::certify;
+use data_encoding::BASE64URL_NOPAD;
+use dayfly_backend_sdk::{Timestamp, testkit::certify};
 use dayfly_integration::{
-    Broker, BrokerConfig, Client, Issuer, Store, TrustDomain, eventually, replace,
+    Broker, BrokerConfig, Client, Issuer, Postgres, Store, TrustDomain, eventually, replace,
 };
+use dayfly_lease::{Entropy, SystemEntropy};
 use reqwest::{Certificate, ClientBuilder, Identity};
 use rustls::{
     ClientConfig, RootCertStore,
@@ -28,11 +30,16 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
-        let mut config = BrokerConfig::new(Store::Sqlite, None);
+        Self::with(Store::Sqlite, "").await
+    }
+
+    /// On this store, with these keys in each trust domain besides.
+    async fn with(store: Store, more: &str) -> Self {
+        let mut config = BrokerConfig::new(store, None);
         let domain = |name: &str| {
             format!(
                 "[[trust_domain]]\nname = \"{name}.example.test\"\n\
-                 bundle_file = \"{name}.bundle\"\naudiences = [\"{}\"]\n",
+                 bundle_file = \"{name}.bundle\"\naudiences = [\"{}\"]\n{more}\n",
                 Issuer::AUDIENCE
             )
         };
@@ -185,6 +192,69 @@ async fn a_certificate_that_is_no_svid_makes_no_connection() {
     let test = scene.client(Some(&scene.test.svid(theirs)));
     let me = test.get("/api/v1/whoami").await.unwrap().expect(200);
     assert_eq!(me.text("/issuer"), "test.example.test");
+}
+
+/// Whoever has such certificates is told which setting it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_lives_too_long_makes_no_connection_until_it_may() {
+    let scene = Scene::new().await;
+    let long = scene.client(Some(&scene.prod.svid_for(WEB, 3)));
+    assert!(long.get("/api/v1/whoami").await.is_none());
+    let refused = eventually("the refusal is recorded", Duration::from_secs(10), async || {
+        Some(scene.refused().await).filter(|refused| !refused.is_empty())
+    })
+    .await;
+    assert_eq!(refused[0]["code"], "certificate");
+    let about = refused[0]["about"].as_str().unwrap();
+    assert!(about.contains("`certificate_age_max`"), "{about}");
+    let scene = Scene::with(Store::Sqlite, "certificate_age_max = \"72h\"").await;
+    let long = scene.client(Some(&scene.prod.svid_for(WEB, 3)));
+    long.get("/api/v1/whoami").await.unwrap().expect(200);
+}
+
+/// The id is of letters that no database compresses: it must fit into its indexes as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workload_with_the_longest_id_gets_credentials_and_can_be_disabled() {
+    let postgres = Postgres::start();
+    for store in [Store::Sqlite, Store::Postgres(postgres.url("dayfly"))] {
+        let scene = Scene::with(store, "").await;
+        let mut random = [0; 2_048];
+        SystemEntropy::new().fill(&mut random);
+        let mut id = format!("{WEB}/{}", BASE64URL_NOPAD.encode(&random));
+        id.truncate(2_048);
+        let web = scene.client(Some(&scene.prod.svid(&id)));
+        let (task, owner) = web.open_task().await;
+        owner.mint("greeter").await.expect(201);
+        let admin = scene.client(None).with(&scene.broker.admin());
+        let wanted = json!({ "issuer": "prod.example.test", "subject": id, "reason": "it leaked" });
+        let answer = admin.post("/api/v1/identities/disable", wanted).await.expect(200);
+        assert_eq!(answer.body["tasks"], json!([task]));
+        web.get("/api/v1/whoami").await.unwrap().problem(401, "unauthenticated");
+        assert_eq!(scene.refusals().await, ["identity_disabled"]);
+    }
+}
+
+/// A certificate says when it was issued by `notBefore`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_from_after_a_cut_off_goes_on() {
+    let scene = Scene::new().await;
+    let admin = scene.client(None).with(&scene.broker.admin());
+    let old = scene.client(Some(&scene.prod.svid(WEB)));
+    let (task, owner) = old.open_task().await;
+    let cut_off = i64::try_from(Issuer::now()).unwrap();
+    let wanted = json!({
+        "issuer": "prod.example.test", "subject": WEB, "reason": "it leaked",
+        "cut_off": Timestamp::from_seconds(cut_off).rfc3339(),
+    });
+    admin.post("/api/v1/identities/disable", wanted).await.expect(200);
+    let answer = owner.get(&format!("/api/v1/tasks/{task}")).await.unwrap().expect(200);
+    assert_eq!(answer.text("/state"), "revoked");
+    old.get("/api/v1/whoami").await.unwrap().problem(401, "unauthenticated");
+    // The times of certificates are whole seconds.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let new = scene.client(Some(&scene.prod.svid(WEB)));
+    new.open_task().await;
+    old.get("/api/v1/whoami").await.unwrap().problem(401, "unauthenticated");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -120,7 +120,8 @@ pub enum SetupError {
     },
 }
 
-/// Certificates and signed requests say nothing of their age that a cut-off is held against.
+/// Signed requests of AWS, and tokens that may do without `iat`, say nothing of their age that a
+/// cut-off is held against.
 const TOKEN_AGE_MIN: Duration = Duration::from_hours(24);
 
 #[derive(Debug)]
@@ -211,6 +212,10 @@ impl Authenticator {
 
     /// Decides who sends `token`.
     pub async fn authenticate(&self, token: &str) -> Result<Principal, Rejection> {
+        self.by_token(token).await?.nameable()
+    }
+
+    async fn by_token(&self, token: &str) -> Result<Principal, Rejection> {
         if token.starts_with(aws::PREFIX) {
             return self.aws.authenticate(token, self.clock.now()).await;
         }
@@ -244,7 +249,7 @@ impl Authenticator {
         &self,
         chain: &[CertificateDer<'_>],
     ) -> Result<Principal, Rejection> {
-        self.trust.by_certificate(chain).await
+        self.trust.by_certificate(chain).await?.nameable()
     }
 
     /// What a listener verifies client certificates with, if it asks for any.
@@ -269,19 +274,22 @@ impl Authenticator {
         self.trust.reread().await;
     }
 
-    /// Whether there is an issuer, a trust domain or a section of AWS of this name.
+    /// Whether there is an issuer, a trust domain, a section of AWS, or a cluster that is asked
+    /// about its tokens, of this name.
     pub fn knows(&self, name: &str) -> bool {
         self.issuers.values().any(|issuer| issuer.rules.name == name)
             || self.trust.ages().any(|(known, _)| known == name)
             || self.aws.names().any(|known| known == name)
+            || self.clusters.ages().any(|(known, _)| known == name)
     }
 
-    /// The longest that any token is accepted after it was issued.
+    /// The longest that any token or certificate is accepted after it was issued.
     pub fn token_age_max(&self) -> Duration {
         let issuers = self.issuers.values().map(|Issuer { rules, .. }| {
             Duration::from_secs(rules.token_age_max_seconds.saturating_add(rules.leeway_seconds))
         });
-        let longest = issuers.chain(self.trust.ages().map(|(_, age)| age)).max();
+        let others = self.trust.ages().chain(self.clusters.ages()).map(|(_, age)| age);
+        let longest = issuers.chain(others).max();
         longest.unwrap_or_default().max(TOKEN_AGE_MIN)
     }
 

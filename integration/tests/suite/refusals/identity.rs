@@ -34,6 +34,7 @@ fn bad_tokens(scene: &Scene) -> Vec<(&'static str, String)> {
         ("bad_signature", forged),
         ("bad_signature", swapped),
         ("unknown_key", people.token("secret-subject")),
+        ("subject_refused", with(json!({ "sub": "secret-subject".repeat(147) }))),
         ("too_large", with(json!({ "padding": "x".repeat(17_000) }))),
         ("malformed", format!("{}.{}.", parts[0], parts[1])),
         ("malformed", "secret-subject".to_owned()),

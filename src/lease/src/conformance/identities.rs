@@ -4,12 +4,13 @@
 
 use std::time::Duration;
 
+use data_encoding::BASE64URL_NOPAD;
 use dayfly_backend_sdk::Timestamp;
 
 use super::{Suite, TTL, refused};
 use crate::{
-    Cause, Closed, Disabling, NewTask, Refusal, StoreError, Task, TaskEnd, TaskState, Withdrawal,
-    Write, Written, audit::Entry,
+    Cause, Closed, Disabling, Intent, NewTask, Person, Refusal, StoreError, Task, TaskEnd,
+    TaskState, Withdrawal, Write, Written, audit::Entry,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -21,6 +22,7 @@ pub(super) async fn run(suite: &Suite) {
     a_cut_off_is_forgotten_in_the_end(suite).await;
     a_delivery_that_comes_again_disables_nothing(suite).await;
     many_tasks_end_in_portions_whoever_ends_them(suite).await;
+    the_longest_identity_is_kept_and_disabled(suite).await;
     a_right_that_is_taken_back_ends_a_task_or_a_lease_once(suite).await;
 }
 
@@ -157,6 +159,37 @@ async fn many_tasks_end_in_portions_whoever_ends_them(suite: &Suite) {
     assert_eq!(end(suite, None, 2).await.len(), 1);
     assert!(end(suite, None, 2).await.is_empty());
     assert!(end(suite, Some(&mine), 2).await.is_empty());
+}
+
+/// A trust domain and a SPIFFE ID as long as they may be, of letters that no database compresses,
+/// beside the longest names of a role and a backend: they fit into every index.
+async fn the_longest_identity_is_kept_and_disabled(suite: &Suite) {
+    let longest = || format!("{}|{}", letters(suite, 255), letters(suite, 2_048));
+    let (mine, person) = (longest(), longest());
+    let on_behalf_of = Some(Person { principal: person.clone(), name: None });
+    let new = NewTask { on_behalf_of, ..suite.new_task(&mine, TTL).await };
+    let task = suite.try_open_new(new, None).await.expect("a task opens");
+    let intent = suite.intent(task.id, &letters(suite, 63)).await;
+    let lease = suite.intend(Intent { role: letters(suite, 63), ..intent }).await.unwrap();
+    assert_eq!((&task.principal, &lease.principal), (&mine, &mine));
+    for identity in [&person, &mine] {
+        assert_eq!(disable(suite, disabling(identity, None)).await, 1);
+    }
+    assert_eq!(refused(try_open(suite, &mine, None).await), Refusal::IdentityDisabled);
+    let ended = end(suite, Some(&person), 10).await;
+    let [one] = ended.as_slice() else { panic!("not one task: {ended:?}") };
+    assert_eq!(one.task.id, task.id);
+    assert!(end(suite, Some(&mine), 10).await.is_empty());
+    assert_eq!((enable(suite, &mine).await, enable(suite, &person).await), (1, 1));
+}
+
+fn letters(suite: &Suite, count: usize) -> String {
+    let mut text = String::new();
+    while text.len() < count {
+        text.push_str(&BASE64URL_NOPAD.encode(&suite.random()));
+    }
+    text.truncate(count);
+    text
 }
 
 async fn a_right_that_is_taken_back_ends_a_task_or_a_lease_once(suite: &Suite) {

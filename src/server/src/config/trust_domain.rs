@@ -17,6 +17,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<TrustDomainConfig> {
     let refresh_min = section.optional("refresh_min", any());
     let refresh_max = section.optional("refresh_max", any());
     let token_age_max = section.optional("token_age_max", any());
+    let certificate_age_max = section.optional("certificate_age_max", any());
     let leeway = section.optional("leeway", any());
     let multiple_audiences = section.optional("multiple_audiences", flag);
     let single_use = section.optional("single_use", flag);
@@ -26,6 +27,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<TrustDomainConfig> {
         refresh_min: refresh_min.unwrap_or(default.refresh_min),
         refresh_max: refresh_max.unwrap_or(default.refresh_max),
         token_age_max: token_age_max.unwrap_or(default.token_age_max),
+        certificate_age_max: certificate_age_max.unwrap_or(default.certificate_age_max),
         leeway: leeway.unwrap_or(default.leeway),
         multiple_audiences: multiple_audiences.unwrap_or(default.multiple_audiences),
         single_use: single_use.unwrap_or(default.single_use),

@@ -137,7 +137,7 @@ fn principal(broker: &Broker, issuer: &str, subject: &str) -> Result<String, Fau
         return Err(Fault::field("unknown_issuer", "/issuer", "no issuer has this name"));
     }
     Principal::id_of(issuer, subject).ok_or_else(|| {
-        let detail = "must have 1 to 1024 bytes, none of control";
+        let detail = "must have 1 to 2048 bytes, and no control character";
         Fault::field("invalid_subject", "/subject", detail)
     })
 }

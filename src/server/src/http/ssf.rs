@@ -156,6 +156,7 @@ fn said_to_the_transmitter(rejection: Rejection) -> (&'static str, &'static str)
         | Rejection::Proof { .. }
         | Rejection::ReviewRefused
         | Rejection::StsUnavailable
+        | Rejection::SubjectRefused
         | Rejection::TooLarge
         | Rejection::Trapped { .. }
         | Rejection::UnknownTrustDomain

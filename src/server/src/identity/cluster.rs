@@ -92,6 +92,11 @@ impl Reviewers {
         self.0.iter().any(|reviewer| reviewer.issuer == issuer)
     }
 
+    /// The longest that a token is accepted after it was issued, by cluster.
+    pub(super) fn ages(&self) -> impl Iterator<Item = (&str, Duration)> {
+        self.0.iter().map(|one| (one.name.as_str(), one.age_max.saturating_add(LEEWAY)))
+    }
+
     /// Decides who sends a token of a cluster.
     pub(super) async fn authenticate(
         &self,

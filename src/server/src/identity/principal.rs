@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use dayfly_backend_sdk::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::ClaimValue;
+use super::{ClaimValue, Rejection};
 
 /// What kind of caller it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
@@ -58,8 +58,9 @@ pub struct Principal {
     pub first_key_binds: bool,
 }
 
-/// Longer than any issuer's subject, and short enough for an index of the store.
-const SUBJECT_LEN_MAX: usize = 1_024;
+/// As long as a SPIFFE ID may be. With the name of an issuer, a role and a backend it is within the
+/// 2704 bytes that an entry of PostgreSQL's indexes has at most, also if it cannot be compressed.
+const SUBJECT_LEN_MAX: usize = 2_048;
 /// The claims of `OpenID` that say what somebody is called, the best one first.
 const NAMES: [&str; 3] = ["name", "preferred_username", "email"];
 /// Longer names are not shown, rather than cut into others.
@@ -71,6 +72,15 @@ impl Principal {
         let fits = (1..=SUBJECT_LEN_MAX).contains(&subject.len());
         let plain = !subject.chars().any(char::is_control);
         (fits && plain).then(|| format!("{issuer}|{subject}"))
+    }
+
+    /// The same principal, if it can be named to those who would disable it: who cannot be is
+    /// nobody. PostgreSQL, besides, could not write down a text with a zero in it.
+    pub(super) fn nameable(self) -> Result<Self, Rejection> {
+        match Self::id_of(&self.issuer, &self.subject) {
+            Some(_) => Ok(self),
+            None => Err(Rejection::SubjectRefused),
+        }
     }
 
     /// `issuer|subject`. An issuer's name has no `|`, so two principals never share an id.
@@ -93,7 +103,7 @@ impl Principal {
         found.cloned()
     }
 
-    /// When its token was issued (`iat`), where it says so.
+    /// When its token was issued (`iat`), where it says so; of a certificate, from when it is good.
     pub fn issued_at(&self) -> Option<Timestamp> {
         match self.claims.get("iat")? {
             ClaimValue::Text(seconds) => seconds.parse().ok().map(Timestamp::from_seconds),
@@ -115,22 +125,25 @@ impl Principal {
 mod tests {
     use super::*;
 
-    fn named(claims: &[(&str, &str)]) -> Option<String> {
-        let text = |(name, value): &(&str, &str)| {
-            ((*name).to_owned(), ClaimValue::Text((*value).to_owned()))
-        };
-        let person = Principal {
+    fn called(subject: &str) -> Principal {
+        Principal {
             kind: Kind::Human,
             issuer: "people".to_owned(),
-            subject: "ada".to_owned(),
-            claims: claims.iter().map(text).collect(),
+            subject: subject.to_owned(),
+            claims: BTreeMap::new(),
             token_hash: String::new(),
             token_id: None,
             token_expires_at: Timestamp::MAX,
             single_use: true,
             first_key_binds: false,
+        }
+    }
+
+    fn named(claims: &[(&str, &str)]) -> Option<String> {
+        let text = |(name, value): &(&str, &str)| {
+            ((*name).to_owned(), ClaimValue::Text((*value).to_owned()))
         };
-        person.display_name()
+        Principal { claims: claims.iter().map(text).collect(), ..called("ada") }.display_name()
     }
 
     #[test]
@@ -142,6 +155,20 @@ mod tests {
         for bad in ["", "Ada\n", "\u{1b}[2J", &"a".repeat(129)] {
             assert_eq!(named(&[("name", bad), email]).as_deref(), Some(email.1), "{bad:?}");
             assert_eq!(named(&[("name", bad)]), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn who_can_be_somebody_can_be_named_and_nobody_else() {
+        let longest = "x".repeat(SUBJECT_LEN_MAX);
+        for good in ["ada", "Ada Lovelace|1", "\u{fc}", longest.as_str()] {
+            let principal = called(good).nameable().unwrap();
+            assert_eq!(Some(principal.id()), Principal::id_of("people", good));
+        }
+        let too_long = format!("{longest}x");
+        for bad in ["", "a\u{0}", "a\u{1}", "a\u{7f}", "a\u{85}", too_long.as_str()] {
+            assert_eq!(called(bad).nameable(), Err(Rejection::SubjectRefused), "{bad:?}");
+            assert_eq!(Principal::id_of("people", bad), None, "{bad:?}");
         }
     }
 }

@@ -89,6 +89,9 @@ pub enum Rejection {
     /// STS cannot be asked; not the caller's fault.
     #[error("STS is unavailable")]
     StsUnavailable,
+    /// The subject is longer than 2048 bytes, or has a control character: nobody could disable it.
+    #[error("the subject is longer than 2048 bytes or has a control character")]
+    SubjectRefused,
     /// `exp` is before `iat`.
     #[error("the token expires before it was issued")]
     TimesOutOfOrder,
@@ -146,6 +149,7 @@ impl Rejection {
             Self::Proof { .. } => "invalid_proof",
             Self::ReviewRefused => "review_refused",
             Self::StsUnavailable => "sts_unavailable",
+            Self::SubjectRefused => "subject_refused",
             Self::TimesOutOfOrder => "times_out_of_order",
             Self::TooLongLived => "too_long_lived",
             Self::TooLarge => "too_large",
@@ -183,6 +187,7 @@ impl Rejection {
             | Self::NotYetValid
             | Self::ReviewRefused
             | Self::StsUnavailable
+            | Self::SubjectRefused
             | Self::TimesOutOfOrder
             | Self::TooLongLived
             | Self::TooLarge

@@ -123,10 +123,13 @@ impl TrustDomains {
         let domain = self.domain(&svid.id)?;
         let now = self.clock.now();
         domain.bundle.find_with(|bundle| bundle.vouches(chain, now)).await?;
+        svid.check(&domain.rules)?;
+        let issued_at = ClaimValue::Text(svid.issued_at.seconds().to_string());
+        let claims = BTreeMap::from([("iat".to_owned(), issued_at)]);
         Ok(Principal {
             kind: Kind::Workload,
             issuer: domain.rules.name.clone(),
-            claims: with_ours(BTreeMap::new(), &svid.id, "x509")?,
+            claims: with_ours(claims, &svid.id, "x509")?,
             subject: svid.id.to_string(),
             token_hash: svid.hash,
             token_id: None,
@@ -147,7 +150,7 @@ impl TrustDomains {
         if matches!(vouched, Err(Rejection::KeysUnavailable | Rejection::UnknownKey)) {
             domain.bundle.renew_soon();
         }
-        vouched
+        vouched.and_then(|()| svid.check(&domain.rules))
     }
 
     fn domain(&self, id: &SpiffeId) -> Result<&TrustDomain, Rejection> {
@@ -164,9 +167,12 @@ impl TrustDomains {
         join_all(self.by_name.values().map(|domain| domain.bundle.reread())).await;
     }
 
-    /// The longest that a JWT-SVID is accepted after it was issued, by trust domain.
+    /// The longest that an SVID of either kind is accepted after it was issued, by trust domain.
     pub(super) fn ages(&self) -> impl Iterator<Item = (&str, Duration)> {
-        let age = |rules: &TrustDomainConfig| rules.token_age_max.saturating_add(rules.leeway);
+        let age = |rules: &TrustDomainConfig| {
+            let token = rules.token_age_max.saturating_add(rules.leeway);
+            token.max(rules.certificate_life_max())
+        };
         self.by_name.iter().map(move |(name, domain)| (name.as_str(), age(&domain.rules)))
     }
 

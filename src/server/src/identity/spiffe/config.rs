@@ -13,6 +13,10 @@ const AUDIENCES_MAX: usize = 16;
 const AUDIENCE_LEN_MAX: usize = 1_024;
 const LEEWAY_MAX: Duration = Duration::from_mins(1);
 const TOKEN_AGE_MAX: Duration = Duration::from_hours(24);
+const CERTIFICATE_AGE_MAX: Duration = Duration::from_hours(24 * 366);
+/// Authorities date certificates back, lest a clock that is behind finds them not yet valid: SPIRE
+/// by seconds, Istio by two minutes. A certificate "of a day" is that much longer.
+const DATED_BACK_MAX: Duration = Duration::from_mins(10);
 const REFRESH_MIN: Duration = Duration::from_secs(30);
 const REFRESH_MAX: Duration = Duration::from_hours(24);
 
@@ -47,6 +51,8 @@ pub struct TrustDomainConfig {
     pub refresh_max: Duration,
     /// How far ahead the end of a JWT-SVID may be.
     pub token_age_max: Duration,
+    /// How long an X.509-SVID may be valid, from `notBefore` to `notAfter`.
+    pub certificate_age_max: Duration,
     /// How far the domain's clock may be off, for JWT-SVIDs.
     pub leeway: Duration,
     /// Accepts JWT-SVIDs for several audiences if ours is among them.
@@ -66,10 +72,16 @@ impl TrustDomainConfig {
             refresh_min: Duration::from_mins(1),
             refresh_max: Duration::from_hours(1),
             token_age_max: Duration::from_hours(1),
+            certificate_age_max: Duration::from_hours(24),
             leeway: Duration::from_secs(30),
             multiple_audiences: false,
             single_use: false,
         }
+    }
+
+    /// How long an X.509-SVID may be valid, with what it may be dated back by.
+    pub(super) fn certificate_life_max(&self) -> Duration {
+        self.certificate_age_max.saturating_add(DATED_BACK_MAX)
     }
 
     /// Everything that is wrong with it, in words for the configuration check. Each begins
@@ -109,6 +121,9 @@ impl TrustDomainConfig {
         }
         if self.token_age_max.is_zero() || self.token_age_max > TOKEN_AGE_MAX {
             faults.push("token_age_max is not 1s to 24h".to_owned());
+        }
+        if self.certificate_age_max.is_zero() || self.certificate_age_max > CERTIFICATE_AGE_MAX {
+            faults.push("certificate_age_max is not 1s to 366d".to_owned());
         }
         faults
     }

@@ -24,6 +24,7 @@ use x509_parser::{
 
 use super::{
     super::{Rejection, strength},
+    config::TrustDomainConfig,
     id::SpiffeId,
 };
 
@@ -35,6 +36,9 @@ const CHAIN_LEN_MAX: usize = 4;
 #[derive(Debug)]
 pub(crate) struct UnverifiedSvid {
     pub(crate) id: SpiffeId,
+    /// `notBefore`: it says nothing else of when it was issued. Authorities date it back, by
+    /// minutes at most, so that it seems older than it is and never younger.
+    pub(crate) issued_at: Timestamp,
     pub(crate) expires_at: Timestamp,
     /// Hex SHA-256 of the certificate.
     pub(crate) hash: String,
@@ -62,11 +66,24 @@ impl UnverifiedSvid {
         check_leaf(&certificate)?;
         let id = id_of(&certificate)?;
         let hash = digest::digest(&digest::SHA256, leaf);
+        let validity = certificate.validity();
         Ok(Self {
             id,
-            expires_at: Timestamp::from_seconds(certificate.validity().not_after.timestamp()),
+            issued_at: Timestamp::from_seconds(validity.not_before.timestamp()),
+            expires_at: Timestamp::from_seconds(validity.not_after.timestamp()),
             hash: HEXLOWER.encode(hash.as_ref()),
         })
+    }
+
+    /// Holds it against the trust domain's rules. Call it after the chain held: a cut-off is
+    /// remembered for as long as a certificate from before it could be shown.
+    pub(crate) fn check(&self, rules: &TrustDomainConfig) -> Result<(), Rejection> {
+        if self.expires_at.since(self.issued_at) > rules.certificate_life_max() {
+            return Err(Rejection::certificate(
+                "it is valid for longer than its trust domain's `certificate_age_max`",
+            ));
+        }
+        Ok(())
     }
 }
 

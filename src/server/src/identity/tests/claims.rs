@@ -43,6 +43,20 @@ async fn an_expiry_that_is_missing_or_malformed_is_refused() {
     assert!(desk.ask_claims(&with_raw("exp", &later)).await.is_ok());
 }
 
+/// Who could not be named could not be disabled.
+#[tokio::test]
+async fn a_subject_that_nobody_could_disable_is_refused() {
+    let desk = Desk::new().await;
+    let longest = "x".repeat(2_048);
+    let principal = desk.ask_claims(&with("sub", longest.as_str())).await.unwrap();
+    assert_eq!(Principal::id_of("ci", &longest), Some(principal.id()));
+    for bad in [format!("{longest}x"), "repo\u{1}".to_owned(), "repo\u{0}".to_owned()] {
+        let answer = desk.ask_claims(&with("sub", bad.as_str())).await;
+        assert_eq!(answer, Err(Rejection::SubjectRefused), "{bad:?}");
+        assert_eq!(Principal::id_of("ci", &bad), None, "{bad:?}");
+    }
+}
+
 /// Line 14.
 #[tokio::test]
 async fn a_token_that_lives_or_lived_too_long_is_refused() {

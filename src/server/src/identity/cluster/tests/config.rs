@@ -30,6 +30,18 @@ fn a_good_cluster_has_no_fault() {
 }
 
 #[test]
+fn a_cluster_that_is_asked_is_known_as_an_issuer_and_for_how_long_its_tokens_live() {
+    let authenticator = |config| Desk::over(&FakeClock::new(), vec![config]).unwrap();
+    let known = authenticator(good());
+    assert!(known.knows("eu") && !known.knows("us"));
+    assert_eq!(known.token_age_max(), Duration::from_hours(24) + LEEWAY);
+    // Of one whose tokens are known by keys, the issuer is.
+    let tokens = ClusterTokens::Verified { issuer: "pods".to_owned() };
+    let verified = ClusterConfig { tokens, watch: PodWatch::Poll, ..good() };
+    assert!(!authenticator(verified).knows("eu"));
+}
+
+#[test]
 fn each_fault_names_its_key() {
     let one = |faults: Vec<String>| {
         let [fault] = faults.as_slice() else { panic!("not one: {faults:?}") };

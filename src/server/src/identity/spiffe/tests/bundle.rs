@@ -94,8 +94,9 @@ fn every_fault_of_a_trust_domain_is_named_at_once() {
     config.refresh_min = Duration::from_hours(2);
     config.leeway = Duration::from_mins(2);
     config.token_age_max = Duration::ZERO;
+    config.certificate_age_max = Duration::ZERO;
     let faults = config.faults();
-    assert_eq!(faults.len(), 7, "{faults:#?}");
+    assert_eq!(faults.len(), 8, "{faults:#?}");
     let desk = Authenticator::new(Vec::new(), FakeClock::new()).unwrap();
     assert!(matches!(desk.trusting(vec![config]), Err(SetupError::Faults { .. })));
     for bad in ["https://169.254.169.254/bundle", "https://user@example.org/", "ftp://x/"] {

@@ -58,7 +58,7 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// A workload's certificate with these URIs.
+    /// A workload's certificate with these URIs, of the day that the tests begin on.
     pub(super) fn workload(uris: &[&str]) -> Self {
         Self {
             uris: uris.iter().map(|uri| (*uri).to_owned()).collect(),
@@ -68,8 +68,8 @@ impl Wanted {
             usage: Some(DIGITAL_SIGNATURE),
             usage_critical: true,
             purposes: vec![SERVER_AUTH, CLIENT_AUTH],
-            from: "20200101000000Z",
-            until: "20991231235959Z",
+            from: "20260921120000Z",
+            until: "20260922120000Z",
             sha1: false,
             more: Vec::new(),
         }
@@ -78,7 +78,8 @@ impl Wanted {
     /// A signing certificate.
     pub(super) fn signer() -> Self {
         let usage = Some(CERT_SIGN | CRL_SIGN);
-        Self { ca: true, usage, purposes: Vec::new(), ..Self::workload(&[]) }
+        let (from, until) = ("20200101000000Z", "20991231235959Z");
+        Self { ca: true, usage, purposes: Vec::new(), from, until, ..Self::workload(&[]) }
     }
 
     fn extensions(&self) -> Vec<u8> {

@@ -1,13 +1,23 @@
 //! Certificates that are a workload's, and those that are not.
 
+use std::{sync::Arc, time::Duration};
+
 use data_encoding::BASE64URL_NOPAD;
+use dayfly_backend_sdk::Timestamp;
+use dayfly_lease::{
+    Disabling, JobKeys, NewTask, Refusal, ReplicaId, Store, StoreError, SystemEntropy, TaskId,
+    Write, Written,
+    audit::{Chain, Entry, Signer as AuditSigner},
+    memory::MemoryStore,
+};
+use serde_json::json;
 
 use super::{
     Authority, DOMAIN, Desk, OTHER, Signer, WEB, Wanted,
     pki::{CERT_SIGN, CRL_SIGN, DIGITAL_SIGNATURE, SERVER_AUTH, excluded, permitted, rsa_public},
     text,
 };
-use crate::identity::{ClaimValue, Kind, Rejection, tests::kit::NOW};
+use crate::identity::{ClaimValue, Kind, Principal, Rejection, SPIFFE_ID_LEN_MAX, tests::kit::NOW};
 
 fn refused<T>(why: &'static str) -> Result<T, Rejection> {
     Err(Rejection::Certificate { why })
@@ -87,6 +97,95 @@ async fn a_certificate_is_good_between_its_times_only() {
     assert_eq!(desk.show(&[expired]).await, Err(Rejection::Expired));
     let early = desk.authority.sign(&between("20980101000000Z", "20990102000000Z"));
     assert_eq!(desk.show(&[early]).await, Err(Rejection::NotYetValid));
+}
+
+/// Authorities date back: a certificate of a day may be minutes longer.
+#[tokio::test]
+async fn a_certificate_that_is_valid_for_too_long_is_refused_with_the_setting_that_says_so() {
+    let desk = Desk::new().await;
+    let from =
+        |from, until| desk.authority.sign(&Wanted { from, until, ..Wanted::workload(&[WEB]) });
+    let of_three_days = from("20260920000000Z", "20260923000000Z");
+    let why = "it is valid for longer than its trust domain's `certificate_age_max`";
+    assert_eq!(desk.show(std::slice::from_ref(&of_three_days)).await, refused(why));
+    assert_eq!(desk.show(&[from("20260921120000Z", "20260922121001Z")]).await, refused(why));
+    assert_eq!(desk.show(&[from("20200101000000Z", "99991231235959Z")]).await, refused(why));
+    assert!(desk.show(&[from("20260921120000Z", "20260922121000Z")]).await.is_ok());
+    let lenient = Desk::with(|rules| rules.certificate_age_max = Duration::from_hours(72)).await;
+    let of_three_days =
+        Wanted { from: "20260920000000Z", until: "20260923000000Z", ..Wanted::workload(&[WEB]) };
+    assert!(lenient.show(&[lenient.authority.sign(&of_three_days)]).await.is_ok());
+}
+
+async fn open(store: &MemoryStore, principal: &Principal) -> Result<Written, StoreError> {
+    let task = NewTask {
+        id: TaskId::new(store.now().await?, &SystemEntropy::new()),
+        principal: principal.id(),
+        issuer: principal.issuer.clone(),
+        identity: json!(principal),
+        purpose: "test".to_owned(),
+        issued_at: principal.issued_at(),
+        token_hash: [0; 32],
+        ttl: Duration::from_mins(1),
+        heartbeat: None,
+        keys: JobKeys::default(),
+        binding: None,
+        on_behalf_of: None,
+        person_issued_at: None,
+    };
+    let decision = Entry::new("task.opened", principal.id());
+    store.write(Write::OpenTask { task: Box::new(task), used: Vec::new(), decision }).await
+}
+
+/// It was taken before the cut-off, and is good for two days after it.
+#[tokio::test]
+async fn a_certificate_from_before_a_cut_off_opens_nothing_for_as_long_as_it_is_valid() {
+    let desk = Desk::with(|rules| rules.certificate_age_max = Duration::from_hours(72)).await;
+    let now = Timestamp::from_seconds(NOW);
+    let replica = ReplicaId::new(now, &SystemEntropy::new());
+    let chain = Chain::empty(replica, AuditSigner::from_seed(&[7; 32]).unwrap());
+    let store = MemoryStore::new(Arc::clone(&desk.clock) as Arc<dyn dayfly_lease::Clock>, chain);
+    let of =
+        |from, until| [desk.authority.sign(&Wanted { from, until, ..Wanted::workload(&[WEB]) })];
+    let old = of("20260921120000Z", "20260924120000Z");
+    // Issued a minute after the cut-off, and dated back by two: it is refused as well.
+    let dated_back = of("20260921141220Z", "20260922141420Z");
+    let new = of("20260921150000Z", "20260924150000Z");
+    let disabling = Disabling {
+        principal: format!("{DOMAIN}|{WEB}"),
+        cut_off: Some(now),
+        actor: "people|root".to_owned(),
+        reason: None,
+        keep: desk.authenticator.token_age_max(),
+        delivery: None,
+    };
+    store.write(Write::Disable(Box::new(disabling))).await.unwrap();
+    let refusal = |opened: Result<Written, StoreError>| opened.err().and_then(|e| e.refusal());
+    let disabled = Some(Refusal::IdentityDisabled);
+    desk.clock.advance(60);
+    let principal = desk.show(&dated_back).await.unwrap();
+    assert_eq!(refusal(open(&store, &principal).await), disabled);
+    desk.clock.advance(25 * 3_600);
+    let principal = desk.show(&old).await.unwrap();
+    assert_eq!(principal.issued_at().map(Timestamp::seconds), Some(NOW - 8_000));
+    assert_eq!(refusal(open(&store, &principal).await), disabled);
+    open(&store, &desk.show(&new).await.unwrap()).await.unwrap();
+    // It ends before the row is forgotten.
+    desk.clock.advance(45 * 3_600);
+    assert_eq!(desk.show(&old).await, Err(Rejection::Expired));
+}
+
+#[tokio::test]
+async fn the_longest_id_is_somebody_who_can_be_named() {
+    let desk = Desk::new().await;
+    let start = format!("spiffe://{DOMAIN}/");
+    let longest = format!("{start}{}", "x".repeat(SPIFFE_ID_LEN_MAX - start.len()));
+    let wanted = Wanted::workload(&[longest.as_str()]);
+    let principal = desk.show(&[desk.authority.sign(&wanted)]).await.unwrap();
+    assert_eq!(Principal::id_of(DOMAIN, &longest), Some(principal.id()));
+    let longer = Wanted::workload(&[&format!("{longest}x")]);
+    let answer = desk.show(&[desk.authority.sign(&longer)]).await;
+    assert_eq!(answer, refused("its URI is not a SPIFFE ID"));
 }
 
 #[tokio::test]
