@@ -4,7 +4,7 @@
 use std::{fmt::Write as _, time::Duration};
 
 use dayfly_integration::{
-    Answer, Broker, BrokerConfig, Client, Issuer, Postgres, Store, eventually,
+    Answer, Broker, BrokerConfig, Client, Half, Issuer, Postgres, Store, eventually,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -26,12 +26,17 @@ struct Stage {
 
 impl Stage {
     async fn new(store: Store) -> Self {
+        Self::with(store, "bearer = { env = \"SSF_BEARER\" }").await
+    }
+
+    /// With these lines more in the stream's section.
+    async fn with(store: Store, more: &str) -> Self {
         let mut config = BrokerConfig::new(store, None);
         write!(
             config.more,
             "[[ssf]]\nname = \"corporate\"\nissuer = \"{TRANSMITTER}\"\n\
              audience = \"{RECEIVER}\"\njwks_file = \"idp.json\"\nsubjects = [\"ci\"]\n\
-             bearer = {{ env = \"SSF_BEARER\" }}\n"
+             {more}\n"
         )
         .unwrap();
         config.environment.push(("SSF_BEARER".to_owned(), BEARER.to_owned()));
@@ -231,4 +236,23 @@ async fn without_key_and_bearer_nothing_ends() {
         (&json!("ssf.refused"), &json!("corporate"),)
     );
     assert!(!stage.broker.log().contains(BEARER), "the log has the bearer");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_do_not_come_keep_no_other_out() {
+    let stage = Stage::with(Store::Sqlite, "").await;
+    let (task, owner) = stage.open("job").await;
+    let media_type = "application/secevent+jwt";
+    let mut halves = Vec::new();
+    for _ in 0..96 {
+        let header = format!("content-type: {media_type}\r\n");
+        halves.push(Half::post(stage.broker.port, "/api/v1/ssf/corporate", &header).await);
+    }
+    let set = stage.set("e-1", SESSION_REVOKED, json!({}));
+    stage.push_with(None, media_type, set).await.expect(202);
+    assert_eq!(state(&owner, &task).await, "revoked");
+    // Some made room at once, the others had their time.
+    for half in halves {
+        assert_eq!(half.status().await, 503);
+    }
 }

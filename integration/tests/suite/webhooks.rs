@@ -5,15 +5,11 @@ use std::{fmt::Write as _, time::Duration};
 
 use data_encoding::HEXLOWER;
 use dayfly_integration::{
-    Answer, Broker, BrokerConfig, Client, Issuer, Postgres, Store, eventually,
+    Answer, Broker, BrokerConfig, Client, Half, Issuer, Postgres, Store, eventually,
 };
 use reqwest::Method;
 use ring::hmac;
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
 
 const SECRET: &str = "the secret of these tests";
 const DEAD_WITHIN: Duration = Duration::from_secs(20);
@@ -349,38 +345,21 @@ async fn buildkite_tells_it_too() {
     assert_eq!(state(&owner, &task).await, "cancelled");
 }
 
-/// The beginning of a request whose body does not come.
-async fn half(broker: &Broker, hook: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(("127.0.0.1", broker.port)).await.unwrap();
-    let text = format!(
-        "POST /api/v1/webhooks/{hook} HTTP/1.1\r\nhost: localhost\r\n\
-         x-hub-signature-256: sha256=00\r\ncontent-length: 1000\r\n\r\n{{"
-    );
-    stream.write_all(text.as_bytes()).await.unwrap();
-    stream
-}
-
-/// The status of an answer that is to come.
-async fn status(stream: &mut TcpStream) -> String {
-    let mut begun = [0; 12];
-    let read = tokio::time::timeout(Duration::from_secs(10), stream.read_exact(&mut begun)).await;
-    read.expect("an answer in time").unwrap();
-    String::from_utf8_lossy(&begun).into_owned()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_that_do_not_come_keep_nobody_out() {
     let broker = start(Store::Sqlite, "github").await;
     let (task, owner) = open(&broker, JOB.claims()).await;
     let mut halves = Vec::new();
     for number in 0..96 {
-        halves.push(half(&broker, if number % 2 == 0 { "hook" } else { "none" }).await);
+        let hook = if number % 2 == 0 { "hook" } else { "none" };
+        let path = format!("/api/v1/webhooks/{hook}");
+        halves.push(Half::post(broker.port, &path, "x-hub-signature-256: sha256=00\r\n").await);
     }
     github(&broker, "one", "workflow_job", JOB.ended("success")).await.expect(202);
     assert_eq!(state(&owner, &task).await, "completed");
     // Some made room at once, the others had their time.
-    for half in &mut halves {
-        assert_eq!(status(half).await, "HTTP/1.1 503");
+    for half in halves {
+        assert_eq!(half.status().await, 503);
     }
 }
 

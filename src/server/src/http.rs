@@ -1,12 +1,14 @@
 //! The HTTP surface: one list of routes, one order of middleware.
 //!
 //! Invariant: a handler only extracts, asks `policy` or `grant`, and shapes the answer. Every
-//! body is bounded before it is read, and every answer has a request id.
+//! body is bounded before it is read, and every answer has a request id. Nobody works before it is
+//! known who asks, or before all is there by which that can be known.
 
 mod audit;
 mod backends;
 mod caller;
 mod envelope;
+mod gate;
 mod handover;
 mod health;
 mod identities;
@@ -38,12 +40,13 @@ use tokio::sync::Semaphore;
 
 pub(crate) use caller::{ShownCertificates, note_certificate_refused};
 
+use self::gate::Gate;
 use crate::broker::Broker;
 
 /// All routes over `broker`.
 pub fn router(broker: Arc<Broker>) -> Router {
     let body_bytes_max = broker.limits.body_bytes_max;
-    let slots = Arc::new(Semaphore::new(broker.limits.concurrency));
+    let places = Arc::new(Semaphore::new(broker.limits.concurrency));
     // Workloads.
     let api = Router::new()
         .route("/api/v1/tasks", post(tasks::create::handler).get(tasks::list::handler))
@@ -57,10 +60,6 @@ pub fn router(broker: Arc<Broker>) -> Router {
         .route("/api/v1/roles", get(roles::handler))
         .route("/api/v1/roles/{name}/check", post(roles::check::handler))
         .route("/api/v1/whoami", get(whoami::handler))
-        // CI platforms.
-        .route("/api/v1/webhooks/{name}", webhooks::post())
-        // Identity providers.
-        .route("/api/v1/ssf/{name}", ssf::post())
         // Administrators.
         .route("/api/v1/audit", get(audit::handler))
         .route("/api/v1/backends/{name}/rotate", post(backends::rotate))
@@ -72,10 +71,14 @@ pub fn router(broker: Arc<Broker>) -> Router {
         .route("/api/v1/standing/release", post(standing::release))
         // Services that check API keys, and proxies that ask before they pass a request on.
         .route("/oauth2/introspect", post(introspect::introspect))
-        .route("/verify", get(introspect::verify))
-        // Clients that speak OAuth.
-        .route("/oauth2/revoke", post(oauth::revoke::handler))
-        .route("/oauth2/token", post(oauth::token::handler));
+        .route("/verify", get(introspect::verify));
+    // Those of whom nothing is known but by their bodies: CI platforms, identity providers, and
+    // clients that speak OAuth.
+    let strangers = Router::new()
+        .route("/api/v1/webhooks/{name}", webhooks::post().layer(Gate::of_strangers(&places)))
+        .route("/api/v1/ssf/{name}", ssf::post().layer(Gate::of_strangers(&places)))
+        .route("/oauth2/revoke", post(oauth::revoke::handler).layer(Gate::of_strangers(&places)))
+        .route("/oauth2/token", post(oauth::token::handler).layer(Gate::of_strangers(&places)));
     // Whoever runs it, and whoever verifies what was signed here.
     let operations = Router::new()
         .route("/.well-known/jwks.json", get(jwks::handler))
@@ -84,8 +87,12 @@ pub fn router(broker: Arc<Broker>) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
         .route("/openapi.json", get(openapi::handler));
-    let state = envelope::Envelope { broker: Arc::clone(&broker), slots };
+    let callers = Gate::new(broker.limits.concurrency, &places);
+    let state = envelope::Envelope { broker: Arc::clone(&broker), callers };
     api.route_layer(middleware::from_fn_with_state(state.clone(), envelope::bounded))
+        .merge(
+            strangers.route_layer(middleware::from_fn_with_state(state.clone(), envelope::timed)),
+        )
         .merge(operations)
         .fallback(problem::no_such_path)
         .method_not_allowed_fallback(problem::no_such_method)

@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-/// Tokens that are read at a time: bodies of strangers, and signatures to verify.
+/// Tokens of strangers that are verified at a time.
 const SLOTS: usize = 16;
 /// Refused tokens of one stream are one record in so long.
 const NOTE_EVERY: Duration = Duration::from_mins(1);
@@ -82,7 +82,7 @@ impl Streams {
         self.by_name.get(name)
     }
 
-    /// Room to read one token, if there is any.
+    /// Room to verify one token, if there is any.
     pub(crate) fn slot(&self) -> Option<SemaphorePermit<'_>> {
         self.slots.try_acquire().ok()
     }

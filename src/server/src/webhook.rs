@@ -9,7 +9,6 @@ pub(crate) mod buildkite;
 pub(crate) mod github;
 pub(crate) mod gitlab;
 mod proof;
-mod readers;
 
 use std::{
     collections::BTreeMap,
@@ -25,15 +24,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use proof::HookKey;
 pub(crate) use proof::{Unproven, proves_something};
-use readers::{Reader, Readers};
 
 use crate::{
     config::{HookKind, PollerConfig, WebhookConfig},
     identity::{ClaimValue, IssuerConfig, Principal},
 };
 
-/// Requests that are read at a time: bodies of strangers, a mebibyte each.
-const READERS_MAX: usize = 64;
 /// Verified events whose ends are being written, or wait for the store to come back.
 const EVENTS_MAX: usize = 1_024;
 /// Ends of jobs that are remembered at most, of each webhook, poller and cluster: whoever has one
@@ -49,15 +45,13 @@ pub struct Hooks {
     by_name: BTreeMap<String, Hook>,
     /// What runs the jobs of each issuer that has a webhook or a poller.
     platforms: BTreeMap<String, HookKind>,
-    readers: Readers,
     events: Arc<Semaphore>,
 }
 
 impl Default for Hooks {
     fn default() -> Self {
         let (by_name, platforms) = (BTreeMap::new(), BTreeMap::new());
-        let (readers, events) = (Readers::new(READERS_MAX), Semaphore::new(EVENTS_MAX));
-        Self { by_name, platforms, readers, events: Arc::new(events) }
+        Self { by_name, platforms, events: Arc::new(Semaphore::new(EVENTS_MAX)) }
     }
 }
 
@@ -100,11 +94,6 @@ impl Hooks {
 
     pub(crate) fn named(&self, name: &str) -> Option<&Hook> {
         self.by_name.get(name)
-    }
-
-    /// Room to read one request.
-    pub(crate) fn reader(&self) -> Reader<'_> {
-        self.readers.enter()
     }
 
     /// Room for one verified event until all of it is done; waits for it. None when there will

@@ -6,11 +6,11 @@ use std::{
     process::{Command, Stdio},
 };
 
-use dayfly_integration::{Answer, Broker, Client, Issuer, Postgres, Store, eventually, root};
+use dayfly_integration::{Answer, Broker, Client, Half, Issuer, Postgres, Store, eventually, root};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{DEAD_WITHIN, ada, all_tasks, config, dead, person_in, records, state};
+use super::{DEAD_WITHIN, ada, all_tasks, config, dead, open, person_in, records, state};
 use crate::binding::{Holder, without_token};
 
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -61,6 +61,18 @@ fn encoded(pairs: &[(&str, &str)]) -> String {
 async fn post(client: &Client, path: &str, body: String) -> Answer {
     let request = client.request(Method::POST, path).header("content-type", FORM);
     Client::send(request.body(body)).await.unwrap()
+}
+
+/// Has `workload` act for `person`.
+pub(super) async fn exchange(broker: &Broker, workload: &str, person: &str) -> Answer {
+    let form = encoded(&[
+        ("grant_type", GRANT),
+        ("subject_token", person),
+        ("subject_token_type", ID_TOKEN),
+        ("actor_token", workload),
+        ("actor_token_type", JWT),
+    ]);
+    post(&broker.client(), "/oauth2/token", form).await
 }
 
 async fn revoke(broker: &Broker, token: &str) -> Answer {
@@ -221,6 +233,29 @@ async fn forms_that_no_good_client_sends_get_nothing() {
     post(&client, "/oauth2/token", encoded(&good)).await.expect(200);
     let again = post(&client, "/oauth2/token", encoded(&good)).await;
     refused(&again, 400, "invalid_request", "the workload's token once more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forms_that_do_not_come_keep_nobody_out() {
+    let mut config = config(Store::Sqlite, None);
+    config.more.push_str("[server.limits]\nconcurrency = 32\n");
+    let broker = Broker::start(config).await;
+    for path in ["/oauth2/token", "/oauth2/revoke"] {
+        let (task, owner) = open(&broker).await;
+        let header = format!("content-type: {FORM}\r\n");
+        let mut halves = Vec::new();
+        for _ in 0..96 {
+            halves.push(Half::post(broker.port, path, &header).await);
+        }
+        let complete = format!("/api/v1/tasks/{task}/complete");
+        owner.post(&complete, json!({ "outcome": "completed" })).await.expect(200);
+        let given = exchange(&broker, &broker.issuer.token("job"), &ada(&broker)).await.expect(200);
+        revoke(&broker, &given.text("/access_token")).await.expect(200);
+        // Some made room at once, the others had their time.
+        for half in halves {
+            assert_eq!(half.status().await, 503, "{path}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

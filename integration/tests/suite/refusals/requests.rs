@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dayfly_integration::{BrokerConfig, Client, Store, eventually};
+use dayfly_integration::{BrokerConfig, Client, Half, Store, eventually};
 use reqwest::{Method, RequestBuilder, header::CONTENT_TYPE};
 use serde_json::json;
 
@@ -294,5 +294,30 @@ async fn a_request_id_is_kept_only_if_it_is_harmless() {
         let noted = [("request.refused", "invalid_body")];
         let answer = scene.refused(request, (400, "invalid_body"), &noted).await;
         assert_eq!(answer.text("/request_id") == given, kept, "{given}: {}", answer.text);
+    }
+}
+
+/// Whoever has any token of a large platform is somebody whom we know.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_of_callers_that_do_not_come_keep_nobody_out() {
+    let mut config = BrokerConfig::new(Store::Sqlite, None);
+    config.more.push_str("[server.limits]\nconcurrency = 32\nrequest_timeout = \"5s\"\n");
+    let scene = Scene::with(config, None).await;
+    let token = scene.broker.issuer.token("somebody");
+    let headers = format!("authorization: Bearer {token}\r\ncontent-type: application/json\r\n");
+    let mut halves = Vec::new();
+    for _ in 0..96 {
+        halves.push(Half::post(scene.broker.port, TASKS, &headers).await);
+    }
+    let complete = format!("{TASKS}/{}/complete", scene.task);
+    // Until their token is verified, they have places like anybody else.
+    eventually("the task is completed", Duration::from_secs(3), async || {
+        let answer = scene.owner.post(&complete, json!({ "outcome": "completed" })).await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
+    // Some made room at once, the others had their time.
+    for half in halves {
+        assert_eq!(half.status().await, 503);
     }
 }

@@ -11,17 +11,17 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use tokio::sync::Semaphore;
 use tracing::Instrument;
 
-use super::{caller::shows_task_token, problem::Fault};
+use super::{caller::shows_task_token, gate::Gate, problem::Fault};
 use crate::broker::Broker;
 
 /// What the middleware needs.
 #[derive(Clone)]
 pub(super) struct Envelope {
     pub(super) broker: Arc<Broker>,
-    pub(super) slots: Arc<Semaphore>,
+    /// What the bodies of callers pass.
+    pub(super) callers: Arc<Gate>,
 }
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -70,24 +70,40 @@ pub(super) async fn enveloped(
 /// goes on without it.
 pub(super) async fn bounded(
     State(envelope): State<Envelope>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let broker = envelope.broker;
     let beat = Beat::of(&broker, &request);
-    let response = match envelope.slots.try_acquire() {
-        Ok(_slot) => tokio::select! {
-            response = next.run(request) => response,
-            () = broker.clock.sleep(broker.limits.request_timeout) => {
-                Fault::unavailable("timeout", "the request took too long").into_response()
-            }
-        },
-        Err(_) => Fault::unavailable("busy", "the broker has enough to do").into_response(),
+    let response = if let Some(place) = envelope.callers.place() {
+        request.extensions_mut().insert(place.clone());
+        let response = in_time(&broker, request, next).await;
+        place.leave();
+        response
+    } else {
+        Fault::busy().into_response()
     };
     if let Some(beat) = beat {
         beat.answered(&response);
     }
     response
+}
+
+/// Bounds how long a request may take that takes its place by itself, once its body is there
+/// ([`Heard`](super::gate::Heard)).
+pub(super) async fn timed(
+    State(envelope): State<Envelope>,
+    request: Request,
+    next: Next,
+) -> Response {
+    in_time(&envelope.broker, request, next).await
+}
+
+async fn in_time(broker: &Broker, request: Request, next: Next) -> Response {
+    tokio::select! {
+        response = next.run(request) => response,
+        () = broker.clock.sleep(broker.limits.request_timeout) => Fault::too_slow().into_response(),
+    }
 }
 
 /// The code of the problem that a response is, for whatever surrounds its handler.

@@ -12,7 +12,7 @@ use axum::{
 };
 use serde::de::DeserializeOwned;
 
-use super::{caller::Known, problem::Fault};
+use super::{caller::Known, gate::Place, problem::Fault};
 use crate::broker::Broker;
 
 /// A JSON body, read as a whole.
@@ -59,7 +59,13 @@ impl FromRequest<Arc<Broker>> for Raw {
 
     async fn from_request(request: Request, broker: &Arc<Broker>) -> Result<Self, Fault> {
         let known = request.extensions().get::<Known>().cloned();
-        match Bytes::from_request(request, broker).await {
+        let place = request.extensions().get::<Place>().cloned();
+        let bytes = Bytes::from_request(request, broker);
+        let bytes = match place {
+            Some(place) => place.pass(bytes).await?,
+            None => bytes.await,
+        };
+        match bytes {
             Ok(bytes) => Ok(Self(bytes)),
             Err(rejection) => Err(noted(broker, known, unread(&rejection)).await?),
         }

@@ -164,6 +164,16 @@ impl Fault {
         problem
     }
 
+    /// No room for one more.
+    pub(super) fn busy() -> Self {
+        Self::unavailable("busy", "the broker has enough to do")
+    }
+
+    /// It was not done, or had not come, in time.
+    pub(super) fn too_slow() -> Self {
+        Self::unavailable("timeout", "the request took too long")
+    }
+
     /// Something that we need refuses.
     pub(crate) fn refused(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_GATEWAY, code, detail)
@@ -189,7 +199,7 @@ impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Self {
         let text = refusal.to_string();
         match refusal {
-            Refusal::AnotherKey => Self::another_key(),
+            Refusal::AnotherKey { .. } => Self::another_key(),
             Refusal::InProgress => Self::conflict("idempotency_in_progress", text),
             Refusal::JobEnded => Self::conflict("job_ended", text),
             Refusal::KeyReused => {
@@ -213,7 +223,7 @@ impl From<Refusal> for Fault {
             Refusal::RootChanged | Refusal::RootStaged => {
                 Self::conflict("rotation_under_way", text)
             }
-            Refusal::IdentityDisabled | Refusal::Replayed => Self::unauthenticated(),
+            Refusal::IdentityDisabled | Refusal::Replayed { .. } => Self::unauthenticated(),
             Refusal::PersonDisabled => Self::person_not_accepted(),
             Refusal::TaskClosed => Self::conflict("task_closed", text),
             Refusal::TaskEnding => Self::conflict("task_ending", text),

@@ -20,7 +20,8 @@ use serde_json::json;
 use super::{
     caller::{only_bearer, source_address},
     envelope::request_id,
-    json::{Id, Raw},
+    gate::Heard,
+    json::Id,
     problem::Fault,
 };
 use crate::{
@@ -59,8 +60,6 @@ pub(crate) async fn handler(
     request: Request,
 ) -> Result<Response, Fault> {
     let stream = broker.streams.named(&name).ok_or_else(Fault::unauthenticated)?;
-    let slot = broker.streams.slot();
-    let _slot = slot.ok_or_else(|| Fault::unavailable("busy", "the broker has enough to do"))?;
     let source = source_address(request.extensions(), &broker);
     let source = source.map(|address| address.to_string());
     if !stream.lets_in(only_bearer(request.headers())) {
@@ -71,10 +70,13 @@ pub(crate) async fn handler(
         note_refusal(&broker, stream, "content_type", source).await?;
         return Ok(refusal("invalid_request", "the body must be application/secevent+jwt"));
     }
-    let Raw(body) = Raw::from_request(request, &broker).await?;
+    let Heard { body, place: _place } = Heard::from_request(request, &broker).await?;
     // What is not even text is not three parts either.
     let token = std::str::from_utf8(&body).unwrap_or_default();
-    let said = match stream.read(token).await {
+    let slot = broker.streams.slot().ok_or_else(Fault::busy)?;
+    let read = stream.read(token).await;
+    drop(slot);
+    let said = match read {
         Ok(said) => said,
         Err(rejection) if rejection.is_unavailable() => {
             let detail = "the transmitter's keys cannot be had";

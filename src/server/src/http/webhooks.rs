@@ -7,7 +7,6 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use axum::{
-    body::Bytes,
     extract::{DefaultBodyLimit, FromRequest, Request, State},
     http::StatusCode,
     routing::{self, MethodRouter},
@@ -16,12 +15,7 @@ use dayfly_api as api;
 use dayfly_lease::{JobClosure, JobEnd, StoreError, Write, audit::Entry};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{
-    caller::source_address,
-    envelope::request_id,
-    json::{Id, Raw},
-    problem::Fault,
-};
+use super::{caller::source_address, envelope::request_id, gate::Heard, json::Id, problem::Fault};
 use crate::{
     broker::Broker,
     webhook::{Hook, Told, Unproven, proves_something},
@@ -29,8 +23,6 @@ use crate::{
 
 /// The longest event. GitHub's may be 25 MB, but not those about jobs.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
-/// Platforms send an event in one go.
-const READ_WITHIN: Duration = Duration::from_secs(3);
 /// Platforms wait ten seconds; what has begun goes on without them.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// For how long the store is asked again to write an end. It may restart or fail over meanwhile;
@@ -67,13 +59,17 @@ pub(crate) async fn handler(
     let headers = request.headers().clone();
     let hook = broker.hooks.named(&name);
     // Up to the signature nothing depends on whether there is such a webhook.
-    let body = if proves_something(&headers) { Some(read(&broker, request).await?) } else { None };
+    let heard = if proves_something(&headers) {
+        Some(Heard::from_request(request, &broker).await?)
+    } else {
+        None
+    };
     let hook = hook.ok_or_else(Fault::unauthenticated)?;
-    let proved = body
+    let proved = heard
         .ok_or(Unproven::Missing)
-        .and_then(|body| hook.verify(&headers, &body, broker.clock.now()).map(|()| body));
-    let body = match proved {
-        Ok(body) => body,
+        .and_then(|heard| hook.verify(&headers, &heard.body, broker.clock.now()).map(|()| heard));
+    let Heard { body, place: _place } = match proved {
+        Ok(heard) => heard,
         Err(unproven) => {
             note_refusal(&broker, hook, unproven, source).await;
             return Err(Fault::unauthenticated());
@@ -101,28 +97,13 @@ pub(crate) async fn handler(
         room = broker.hooks.room() => room,
         () = broker.clock.sleep(ANSWER_WITHIN) => None,
     };
-    let room = room.ok_or_else(|| Fault::unavailable("busy", "the broker has enough to do"))?;
+    let room = room.ok_or_else(Fault::busy)?;
     let work = end_all(Arc::clone(&broker), name, ends, room);
     tokio::select! {
         done = broker.engine.detach(work) => done.map_err(|_| Fault::internal())?,
         () = broker.clock.sleep(ANSWER_WITHIN) => {}
     }
     Ok(StatusCode::ACCEPTED)
-}
-
-/// The body of somebody who may be anybody. What is done with it then waits for nothing, so that
-/// there are no more of them in memory than are read.
-async fn read(broker: &Arc<Broker>, request: Request) -> Result<Bytes, Fault> {
-    let mut reader = broker.hooks.reader();
-    tokio::select! {
-        body = Raw::from_request(request, broker) => body.map(|Raw(body)| body),
-        () = reader.turned_away() => {
-            Err(Fault::unavailable("busy", "the broker has enough to do"))
-        }
-        () = broker.clock.sleep(READ_WITHIN) => {
-            Err(Fault::unavailable("timeout", "the request took too long"))
-        }
-    }
 }
 
 /// Ends the jobs, each as soon as the store can. GitHub tells nobody twice, and GitLab only at

@@ -20,8 +20,8 @@ use dayfly_lease::{Cause, LeaseId, State as LeaseState, Task, TaskEnd};
 use super::{
     super::{
         caller::{Caller, Refused},
+        gate::Heard,
         introspect::find,
-        json::Raw,
         problem::Fault,
     },
     OauthFault, read_form, uncached,
@@ -57,9 +57,9 @@ const HOLDER: &str = "holder";
 pub(crate) async fn handler(
     State(broker): State<Arc<Broker>>,
     parts: Parts,
-    body: Result<Raw, Fault>,
+    heard: Result<Heard, Fault>,
 ) -> Result<Response, OauthFault> {
-    let Raw(body) = body?;
+    let Heard { body, place: _place } = heard?;
     // The hint is for who must look in several places, one after the other.
     let token = read_form(&parts.headers, &body)?.required("token")?;
     if let Some(caller) = Caller::of_task(&parts, &broker, &token).await? {

@@ -15,8 +15,8 @@ use dayfly_api as api;
 use super::{
     super::{
         caller::Caller,
+        gate::Heard,
         handover::{Handover, respond},
-        json::Raw,
         problem::Fault,
         tasks::create::{Opened, opened, token_type},
     },
@@ -54,9 +54,9 @@ const PURPOSE: &str = "token exchange";
 pub(crate) async fn handler(
     State(broker): State<Arc<Broker>>,
     parts: Parts,
-    body: Result<Raw, Fault>,
+    heard: Result<Heard, Fault>,
 ) -> Result<Response, OauthFault> {
-    let Raw(body) = body?;
+    let Heard { body, place: _place } = heard?;
     let own = broker.public_url.as_deref();
     let exchange = Exchange::read(read_form(&parts.headers, &body)?, own)?;
     let (token, person) = match exchange.actor {

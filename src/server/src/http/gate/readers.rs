@@ -1,8 +1,8 @@
 //! Strangers' bodies while they come.
 //!
 //! Invariant: a new one is always let in, and at most so many are read at a time: the one that
-//! has been coming for longest makes room. Platforms send theirs at once; whoever opens many and
-//! sends nothing turns away himself.
+//! has been coming for longest makes room. Who means it sends all of it at once; whoever opens
+//! many and sends nothing turns away himself.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::oneshot;
 
 /// All that are being read.
-pub(crate) struct Readers {
+pub(super) struct Readers {
     most: usize,
     coming: Mutex<Coming>,
 }
@@ -27,7 +27,7 @@ struct Coming {
 }
 
 /// Room to read one body, for as long as it is kept.
-pub(crate) struct Reader<'a> {
+pub(super) struct Reader<'a> {
     readers: &'a Readers,
     number: u64,
     word: oneshot::Receiver<()>,
@@ -40,7 +40,7 @@ impl Readers {
     }
 
     /// Room for one more.
-    pub(crate) fn enter(&self) -> Reader<'_> {
+    pub(super) fn enter(&self) -> Reader<'_> {
         let (sender, word) = oneshot::channel();
         let mut coming = self.coming();
         if coming.all.len() >= self.most {
@@ -59,7 +59,7 @@ impl Readers {
 
 impl Reader<'_> {
     /// Comes back when this one must make room.
-    pub(crate) async fn turned_away(&mut self) {
+    pub(super) async fn turned_away(&mut self) {
         (&mut self.word).await.ok();
     }
 }
