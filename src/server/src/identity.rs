@@ -221,6 +221,12 @@ impl Authenticator {
         }
         let compact = Compact::parse(token)?;
         let members = compact.members()?;
+        // A security event token, such as a logout token, may be of the same issuer, under the same
+        // keys and for the same audience, and without a `typ` of its own. It says what became of
+        // its subject, and not that whoever has it is that subject (RFC 8417, section 4.5).
+        if members.contains_key("events") {
+            return Err(Rejection::malformed("`events` make it a security event token"));
+        }
         let iss = members.get("iss").and_then(Json::text);
         if iss.is_some_and(|iss| self.clusters.are_meant(iss)) {
             let now = self.clock.now();

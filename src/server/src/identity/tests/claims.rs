@@ -70,6 +70,31 @@ async fn a_token_that_lives_or_lived_too_long_is_refused() {
     assert_eq!(answer, Err(Rejection::TooLongLived));
 }
 
+/// OpenID Connect Back-Channel Logout 1.0, section 2.4: a logout token has all that an identity
+/// token must have, under the same keys, and its `typ` is only recommended.
+#[tokio::test]
+async fn a_token_that_tells_of_an_event_identifies_nobody() {
+    let desk = Desk::new().await;
+    let logout = "http://schemas.openid.net/event/backchannel-logout";
+    let revoked = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
+    let refused = malformed("`events` make it a security event token");
+    for header in [HEADER, r#"{"alg":"ES256","kid":"k1"}"#] {
+        for events in [
+            json!({ logout: {} }),
+            json!({ revoked: { "event_timestamp": NOW } }),
+            json!({}),
+            json!([]),
+            json!("x"),
+            Value::Null,
+        ] {
+            let token = desk.signer.token(header, &with("events", events.clone()));
+            assert_eq!(desk.ask(&token).await, refused, "{header} {events}");
+        }
+        let token = desk.signer.token(header, &with("event_name", "push"));
+        assert!(desk.ask(&token).await.is_ok(), "{header}");
+    }
+}
+
 /// Line 15.
 #[tokio::test]
 async fn a_token_expires_after_the_leeway_and_not_before() {
