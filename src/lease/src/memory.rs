@@ -356,14 +356,14 @@ impl Tx for MemoryTx<'_> {
         Ok(self.portion(after, limit, of))
     }
 
-    async fn remember(&mut self, replays: &[Replay]) -> Result<bool, StoreError> {
-        let keys: BTreeSet<&str> = replays.iter().map(|replay| replay.key.as_str()).collect();
-        let rows = &mut self.rows.replayed;
-        if keys.len() < replays.len() || keys.iter().any(|key| rows.contains_key(*key)) {
-            return Ok(false);
+    async fn remember(&mut self, replays: &[Replay]) -> Result<Option<usize>, StoreError> {
+        let (rows, mut keys) = (&mut self.rows.replayed, BTreeSet::new());
+        let mut is_new = |key: &str| !rows.contains_key(key) && keys.insert(key.to_owned());
+        if let Some(nth) = replays.iter().position(|replay| !is_new(&replay.key)) {
+            return Ok(Some(nth));
         }
         rows.extend(replays.iter().map(|replay| (replay.key.clone(), replay.expires_at)));
-        Ok(true)
+        Ok(None)
     }
 
     async fn forget(&mut self, replays: &[Replay]) -> Result<(), StoreError> {

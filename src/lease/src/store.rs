@@ -569,9 +569,12 @@ impl Counts {
 /// Why a change is not allowed. Nothing was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The token is bound to a key, and it was not that one that was proven.
+    /// A token is bound to a key, and it was not that one that was proven.
     #[error("the token is bound to another key")]
-    AnotherKey,
+    AnotherKey {
+        /// Which of the tokens that were to be used, counted from 0.
+        nth: usize,
+    },
     /// The idempotency key's first request is still being worked on.
     #[error("a request with this idempotency key is in progress")]
     InProgress,
@@ -620,9 +623,12 @@ pub enum Refusal {
     /// Nobody knows yet what became of the change before.
     #[error("the backend's password is being changed")]
     RootStaged,
-    /// The token has opened a task before.
+    /// A token has opened a task before.
     #[error("the token was used before")]
-    Replayed,
+    Replayed {
+        /// Which of the tokens that were to be used, counted from 0.
+        nth: usize,
+    },
     /// The task has ended.
     #[error("the task has ended")]
     TaskClosed,

@@ -121,9 +121,9 @@ pub trait Tx: Send {
         limit: u32,
     ) -> Result<OpenTasks, StoreError>;
 
-    /// Remembers tokens or proofs, all of them; none, and false, if one of them was remembered
-    /// before or is among them twice.
-    async fn remember(&mut self, replays: &[Replay]) -> Result<bool, StoreError>;
+    /// Remembers tokens or proofs, all of them; none, if one of them was remembered before or is
+    /// among them twice, and says which: the index of the first such one.
+    async fn remember(&mut self, replays: &[Replay]) -> Result<Option<usize>, StoreError>;
 
     /// Forgets what this transaction has remembered.
     async fn forget(&mut self, replays: &[Replay]) -> Result<(), StoreError>;
@@ -231,10 +231,10 @@ pub async fn apply<T: Tx + ?Sized>(tx: &mut T, write: &Write) -> Result<Written,
             tx.append(entry.clone());
             Ok(Written::Done)
         }
-        Write::Remember(replay) => {
-            let first = tx.remember(std::slice::from_ref(replay)).await?;
-            if first { Ok(Written::Done) } else { Err(Refusal::Replayed.into()) }
-        }
+        Write::Remember(replay) => match tx.remember(std::slice::from_ref(replay)).await? {
+            None => Ok(Written::Done),
+            Some(nth) => Err(Refusal::Replayed { nth }.into()),
+        },
         Write::Probe => Ok(Written::Done),
         Write::Intend(intent) => mint::intend(tx, intent).await,
         Write::Activate { lease, epoch, kept } => {

@@ -78,15 +78,22 @@ async fn of_two_tokens_both_are_used_up_or_neither(suite: &Suite) {
     let (job, ada) = (once(suite, "ci").await, once(suite, "people").await);
     open(suite, &[&job, &ada]).await.unwrap();
     let (next, bob) = (once(suite, "ci").await, once(suite, "people").await);
-    for used in [[&job, &bob], [&next, &ada], [&job, &ada]] {
-        assert_eq!(refused(open(suite, &used).await), Refusal::Replayed);
+    let by_key = bound(suite, &format!("first-key:ci|{:?}", suite.random()), Some(KEY)).await;
+    for (used, nth) in [
+        (&[&job, &bob][..], 0),
+        (&[&next, &ada][..], 1),
+        (&[&job, &ada][..], 0),
+        (&[&by_key, &ada][..], 1),
+        (&[&next, &by_key, &ada][..], 2),
+    ] {
+        assert_eq!(refused(open(suite, used).await), Refusal::Replayed { nth });
     }
     open(suite, &[&next, &bob]).await.expect("what was refused used up nothing");
 }
 
 async fn one_token_is_not_two(suite: &Suite) {
     let token = once(suite, "ci").await;
-    assert_eq!(refused(open(suite, &[&token, &token]).await), Refusal::Replayed);
+    assert_eq!(refused(open(suite, &[&token, &token]).await), Refusal::Replayed { nth: 1 });
     open(suite, &[&token]).await.expect("what was refused used up nothing");
 }
 
@@ -96,12 +103,13 @@ async fn a_key_that_does_not_fit_uses_up_nothing(suite: &Suite) {
     let stolen = bound(suite, &name, Some(OTHER)).await;
     open(suite, &[&mine]).await.unwrap();
     let ada = once(suite, "people").await;
-    assert_eq!(refused(open(suite, &[&stolen, &ada]).await), Refusal::AnotherKey);
+    assert_eq!(refused(open(suite, &[&stolen, &ada]).await), Refusal::AnotherKey { nth: 0 });
     open(suite, &[&mine, &ada]).await.expect("the person's token was not used up");
     // Nor does what fits bind anything, if another one does not.
     let fresh = format!("first-key:people|{:?}", suite.random());
     let unbound = bound(suite, &fresh, Some(OTHER)).await;
-    assert_eq!(refused(open(suite, &[&unbound, &stolen]).await), Refusal::AnotherKey);
+    let refusal = refused(open(suite, &[&unbound, &stolen]).await);
+    assert_eq!(refusal, Refusal::AnotherKey { nth: 1 });
     let first = bound(suite, &fresh, Some(KEY)).await;
     open(suite, &[&mine, &first]).await.expect("nobody has bound it");
 }
@@ -111,7 +119,7 @@ async fn a_token_that_was_used_binds_no_key(suite: &Suite) {
     let ada = once(suite, "people").await;
     open(suite, &[&ada]).await.unwrap();
     let stolen = bound(suite, &name, Some(OTHER)).await;
-    assert_eq!(refused(open(suite, &[&stolen, &ada]).await), Refusal::Replayed);
+    assert_eq!(refused(open(suite, &[&stolen, &ada]).await), Refusal::Replayed { nth: 1 });
     open(suite, &[&bound(suite, &name, Some(KEY)).await]).await.expect("nobody has bound it");
 }
 

@@ -51,7 +51,7 @@ async fn a_token_is_bound_to_the_first_key_that_is_proven(suite: &Suite) {
     open(suite, &mine, Some(KEY)).await.unwrap();
     open(suite, &mine, Some(KEY)).await.expect("the same key may again");
     for key in [Some(OTHER), None] {
-        assert_eq!(refused(open(suite, &mine, key).await), Refusal::AnotherKey);
+        assert_eq!(refused(open(suite, &mine, key).await), Refusal::AnotherKey { nth: 0 });
     }
     open(suite, &mine, Some(KEY)).await.expect("what was refused changed nothing");
     open(suite, &another, Some(OTHER)).await.expect("another token has a key of its own");
@@ -62,7 +62,7 @@ async fn a_token_that_nobody_bound_opens_what_it_likes(suite: &Suite) {
     open(suite, &mine, None).await.unwrap();
     open(suite, &mine, None).await.unwrap();
     open(suite, &mine, Some(KEY)).await.expect("the first key that is proven");
-    assert_eq!(refused(open(suite, &mine, None).await), Refusal::AnotherKey);
+    assert_eq!(refused(open(suite, &mine, None).await), Refusal::AnotherKey { nth: 0 });
 }
 
 async fn of_two_keys_at_once_one_is_the_first(suite: &Suite) {
@@ -77,7 +77,7 @@ async fn of_two_keys_at_once_one_is_the_first(suite: &Suite) {
         for task in opening {
             match task.await.unwrap() {
                 Ok(_) => opened += 1,
-                refusal => assert_eq!(refused(refusal), Refusal::AnotherKey),
+                refusal => assert_eq!(refused(refusal), Refusal::AnotherKey { nth: 0 }),
             }
         }
         assert_eq!(opened, 1);
@@ -89,6 +89,9 @@ async fn a_proof_is_accepted_once(suite: &Suite) {
     let proof = Replay { key: format!("dpop:{:?}", suite.random()), expires_at };
     let other = Replay { key: format!("dpop:{:?}", suite.random()), expires_at };
     suite.store.write(Write::Remember(proof.clone())).await.unwrap();
-    assert_eq!(refused(suite.store.write(Write::Remember(proof)).await), Refusal::Replayed);
+    assert_eq!(
+        refused(suite.store.write(Write::Remember(proof)).await),
+        Refusal::Replayed { nth: 0 }
+    );
     suite.store.write(Write::Remember(other)).await.unwrap();
 }

@@ -36,7 +36,7 @@ async fn a_token_opens_one_task(suite: &Suite) {
     let task = suite.try_open(TTL, replay()).await.unwrap();
     assert_eq!(suite.store.task_by_token(task.token_hash).await.unwrap(), Some(task.clone()));
     assert_eq!(suite.store.task(task.id).await.unwrap(), Some(task));
-    assert_eq!(refused(suite.try_open(TTL, replay()).await), Refusal::Replayed);
+    assert_eq!(refused(suite.try_open(TTL, replay()).await), Refusal::Replayed { nth: 0 });
 }
 
 fn crate_max() -> dayfly_backend_sdk::Timestamp {

@@ -34,7 +34,7 @@ pub(super) async fn disable<T: Tx + ?Sized>(
     let before = tx.disabled(&disabling.principal, true).await?;
     if let Some(delivery) = &disabling.delivery {
         let expires_at = now.plus(disabling.keep);
-        if !tx.remember(&[Replay { key: delivery.clone(), expires_at }]).await? {
+        if tx.remember(&[Replay { key: delivery.clone(), expires_at }]).await?.is_some() {
             return Ok(Written::Count(0));
         }
     }

@@ -12,8 +12,8 @@ use dayfly_backend_sdk::Timestamp;
 
 use super::{OpenTasks, Tx, guard, identity, known, mint::condemned, save};
 use crate::{
-    Cause, Closed, FirstKey, Heard, Heartbeat, JobEnd, Lease, NewTask, Refusal, State, StoreError,
-    Task, TaskEnd, TaskId, TaskState, TokenUse, Withdrawal, Written,
+    Cause, Closed, FirstKey, Heard, Heartbeat, JobEnd, Lease, NewTask, Refusal, Replay, State,
+    StoreError, Task, TaskEnd, TaskId, TaskState, TokenUse, Withdrawal, Written,
     audit::Entry,
     planted::{self, Bug},
 };
@@ -54,29 +54,31 @@ pub(super) async fn open<T: Tx + ?Sized>(
 
 /// Uses all of the tokens, or none. A key is bound last, since what a token is bound to cannot be
 /// taken back: another replica may have seen it. So it is looked at first, and what was remembered
-/// is forgotten if another key came in between.
+/// is forgotten if another key came in between. A refusal says which of the tokens it was.
 async fn use_up<T: Tx + ?Sized>(tx: &mut T, used: &[TokenUse]) -> Result<(), StoreError> {
     let (mut once, mut bound) = (Vec::new(), Vec::new());
-    for one in used {
+    for (nth, one) in used.iter().enumerate() {
         match one {
-            TokenUse::ByFirstKey(first) => bound.push(first),
-            TokenUse::Once(replay) => once.push(replay.clone()),
+            TokenUse::ByFirstKey(first) => bound.push((nth, first)),
+            TokenUse::Once(replay) => once.push((nth, replay.clone())),
         }
     }
-    for first in bound.iter().copied() {
+    for (nth, first) in bound.iter().copied() {
         let looked = FirstKey { key: None, ..first.clone() };
         let before = tx.first_key(&looked).await?;
         if before.is_some() && before != first.key {
-            return Err(Refusal::AnotherKey.into());
+            return Err(Refusal::AnotherKey { nth }.into());
         }
     }
-    if !tx.remember(&once).await? {
-        return Err(Refusal::Replayed.into());
+    let (places, once): (Vec<usize>, Vec<Replay>) = once.into_iter().unzip();
+    if let Some(replayed) = tx.remember(&once).await? {
+        let nth = places.get(replayed).copied().unwrap_or_default();
+        return Err(Refusal::Replayed { nth }.into());
     }
-    for first in bound {
+    for (nth, first) in bound {
         if tx.first_key(first).await? != first.key {
             tx.forget(&once).await?;
-            return Err(Refusal::AnotherKey.into());
+            return Err(Refusal::AnotherKey { nth }.into());
         }
     }
     Ok(())

@@ -117,9 +117,10 @@ impl Caller {
         Ok(Self { principal, task, possession, person, binding, source_address })
     }
 
-    /// Writes down that a verified token serves for nothing, and for what it is refused.
+    /// Writes down that a verified token serves for nothing, for what it is refused, and whose
+    /// token was shown beside it.
     pub(crate) async fn refused(&self, broker: &Broker, code: &str) -> Result<Fault, Fault> {
-        refuse_verified(broker, &self.principal, code).await
+        refuse_verified(broker, &self.principal, self.person.as_ref(), code).await
     }
 
     /// Where the request comes from, as the rules see it.
@@ -237,7 +238,7 @@ async fn remember(
     let write = Write::Remember(Replay { key: proof.replay_key(), expires_at });
     match broker.engine.store().write(write).await {
         Ok(_) => Ok(()),
-        Err(error) if error.refusal() == Some(Refusal::Replayed) => {
+        Err(error) if matches!(error.refusal(), Some(Refusal::Replayed { .. })) => {
             refuse(broker, ("replayed_proof", None), source_address, None).await?;
             Err(Fault::invalid_proof())
         }
@@ -249,7 +250,7 @@ async fn remember(
 async fn enabled(broker: &Broker, principal: &Principal) -> Result<(), Fault> {
     let disabled = broker.store.disabled(&principal.id()).await?;
     if disabled.is_some_and(|row| row.refuses(principal.issued_at())) {
-        return Err(refuse_verified(broker, principal, "identity_disabled").await?);
+        return Err(refuse_verified(broker, principal, None, "identity_disabled").await?);
     }
     Ok(())
 }
@@ -257,12 +258,18 @@ async fn enabled(broker: &Broker, principal: &Principal) -> Result<(), Fault> {
 async fn refuse_verified(
     broker: &Broker,
     principal: &Principal,
+    person: Option<&Principal>,
     code: &str,
 ) -> Result<Fault, Fault> {
-    let entry = Entry::new("identity.refused", principal.id())
+    let mut entry = Entry::new("identity.refused", principal.id())
         .with("code", code)
         .with("token_hash", principal.token_hash.as_str())
         .with("request", request_id());
+    if let Some(person) = person {
+        entry = entry
+            .with("on_behalf_of", person.id())
+            .with("person_token_hash", person.token_hash.as_str());
+    }
     write_refusal(broker, entry).await?;
     Ok(Fault::unauthenticated())
 }

@@ -273,8 +273,8 @@ impl Tx for PostgresTx<'_> {
         identity::tasks(self.connection, principal, after, limit).await
     }
 
-    async fn remember(&mut self, replays: &[Replay]) -> Result<bool, StoreError> {
-        for (before, replay) in replays.iter().enumerate() {
+    async fn remember(&mut self, replays: &[Replay]) -> Result<Option<usize>, StoreError> {
+        for (nth, replay) in replays.iter().enumerate() {
             // Waits for whoever remembers the same at another replica.
             let written = sqlx::query!(
                 "INSERT INTO replayed (key, expires_at) VALUES ($1, $2) ON CONFLICT DO NOTHING",
@@ -285,11 +285,11 @@ impl Tx for PostgresTx<'_> {
             .await
             .map_err(unavailable)?;
             if written.rows_affected() == 0 {
-                self.forget(replays.get(..before).unwrap_or_default()).await?;
-                return Ok(false);
+                self.forget(replays.get(..nth).unwrap_or_default()).await?;
+                return Ok(Some(nth));
             }
         }
-        Ok(true)
+        Ok(None)
     }
 
     async fn forget(&mut self, replays: &[Replay]) -> Result<(), StoreError> {

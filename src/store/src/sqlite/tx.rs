@@ -395,18 +395,18 @@ impl Tx for SqliteTx<'_> {
         self.open_tasks(&sql, principal, after, limit)
     }
 
-    async fn remember(&mut self, replays: &[Replay]) -> Result<bool, StoreError> {
-        for (before, replay) in replays.iter().enumerate() {
+    async fn remember(&mut self, replays: &[Replay]) -> Result<Option<usize>, StoreError> {
+        for (nth, replay) in replays.iter().enumerate() {
             let written = self.execute(
                 "INSERT OR IGNORE INTO replayed (key, expires_at) VALUES (?1, ?2)",
                 params![replay.key, replay.expires_at.micros()],
             )?;
             if written == 0 {
-                self.forget(replays.get(..before).unwrap_or_default()).await?;
-                return Ok(false);
+                self.forget(replays.get(..nth).unwrap_or_default()).await?;
+                return Ok(Some(nth));
             }
         }
-        Ok(true)
+        Ok(None)
     }
 
     async fn forget(&mut self, replays: &[Replay]) -> Result<(), StoreError> {

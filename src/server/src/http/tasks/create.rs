@@ -269,8 +269,9 @@ async fn open(
     allowed: &Allowed,
 ) -> Result<Task, Fault> {
     let (principal, person) = (&caller.principal, caller.person.as_ref());
-    let tokens = [Some(principal), person].into_iter().flatten();
-    let used = tokens.filter_map(|token| token_use(token, caller.possession.key())).collect();
+    let (tokens, key) = ([(Some(principal), None), (person, person)], caller.possession.key());
+    let used = tokens.into_iter().filter_map(|(of, person)| Some((person, token_use(of?, key)?)));
+    let (people, used): (Vec<Option<&Principal>>, Vec<TokenUse>) = used.unzip();
     let decision = allowed.decision();
     let rules: Vec<&str> = decision.rules.iter().map(|rule| rule.id.as_str()).collect();
     let job = new.keys.job.as_ref().or(new.keys.run.as_ref());
@@ -296,29 +297,39 @@ async fn open(
         Ok(Written::Task(task)) => Ok(*task),
         Ok(_) => Err(Fault::internal()),
         Err(error) => {
-            match error.refusal() {
-                Some(Refusal::JobEnded) => caller.note_refusal(broker, "job_ended", None).await?,
-                Some(Refusal::Replayed) => return Err(caller.refused(broker, "replayed").await?),
-                Some(Refusal::IdentityDisabled) => {
-                    return Err(caller.refused(broker, "identity_disabled").await?);
-                }
-                Some(Refusal::PersonDisabled) => {
-                    if let Some(person) = person {
-                        caller.refused_person(broker, person, "identity_disabled").await?;
-                    }
-                }
-                Some(Refusal::AnotherKey) => {
-                    caller.refused(broker, "token_bound_to_another_key").await?;
-                }
-                Some(_) | None => {}
-            }
+            note_unopened(broker, caller, &people, error.refusal()).await?;
             Err(error.into())
         }
     }
 }
 
-/// How a token may be used; none where its holder may use it as often as they like. The key that it was first proven with is remembered under
-/// a name that no token used once has: no issuer's name has a colon.
+/// Writes down why nothing was opened, and of which token that is said. `people` says of each that
+/// was to be used which person's it is; it is nobody's but the caller's otherwise.
+async fn note_unopened(
+    broker: &Broker,
+    caller: &Caller,
+    people: &[Option<&Principal>],
+    refusal: Option<Refusal>,
+) -> Result<(), Fault> {
+    let whose = |nth: usize| people.get(nth).copied().flatten();
+    let (person, code) = match refusal {
+        Some(Refusal::AnotherKey { nth }) => (whose(nth), "token_bound_to_another_key"),
+        Some(Refusal::IdentityDisabled) => (None, "identity_disabled"),
+        Some(Refusal::JobEnded) => return caller.note_refusal(broker, "job_ended", None).await,
+        Some(Refusal::PersonDisabled) => (caller.person.as_ref(), "identity_disabled"),
+        Some(Refusal::Replayed { nth }) => (whose(nth), "replayed"),
+        Some(_) | None => return Ok(()),
+    };
+    match person {
+        Some(person) => caller.refused_person(broker, person, code).await?,
+        None => caller.refused(broker, code).await?,
+    };
+    Ok(())
+}
+
+/// How a token may be used; none where its holder may use it as often as they like. The key that it
+/// was first proven with is remembered under a name that no token used once has: no issuer's name
+/// has a colon.
 fn token_use(principal: &Principal, key: Option<[u8; 32]>) -> Option<TokenUse> {
     let expires_at = principal.token_expires_at.plus(REPLAY_MARGIN);
     if principal.single_use {
