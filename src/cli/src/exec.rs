@@ -6,6 +6,7 @@
 mod asleep;
 pub(crate) mod attended;
 mod child;
+mod complete;
 mod deliver;
 mod dry;
 mod endpoint;
@@ -30,7 +31,7 @@ use std::{
 use dayfly_api::{CreateTask, Credential, Lease, OpenedTask, Outcome, Problem};
 use futures_util::future::join;
 use rustix::process::{Pid, Signal, getpid};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 pub(crate) use crate::exec::{child::become_child, deliver::place_of_files};
 use crate::{
@@ -68,8 +69,6 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(10);
 const REVOKE_HURRIED: Duration = Duration::from_secs(2);
 /// The longest that credentials live which nobody renews and nobody ends with their command.
 const REPLACE_TTL_MAX: Duration = Duration::from_hours(1);
-/// What is waited for when the command has ended.
-const ENDING: &str = "waiting until the credentials are verified dead";
 /// Characters of a purpose that a broker accepts.
 const PURPOSE_CHARS_MAX: usize = 256;
 
@@ -253,52 +252,6 @@ pub(crate) struct Session<'a> {
     record: Rc<Record>,
 }
 
-impl Session<'_> {
-    /// Completes the task within `budget`. A failure is told and changes nothing: the broker
-    /// ends the credentials at their time, and the command's exit code is what counts here.
-    /// Whether every credential was verified dead.
-    async fn complete(&self, outcome: Outcome, budget: Duration, signals: &mut Signals) -> bool {
-        let call = self.client.complete_task(&self.token, &self.task.id, outcome, budget);
-        // The broker answers after `budget`; its answer needs a moment more to arrive.
-        let mut call = pin!(timeout(budget + Duration::from_secs(1), call));
-        let result = tokio::select! {
-            result = self.terminal.waiting(ENDING, &mut call) => result,
-            _ = signals.stopped() => match timeout(REVOKE_HURRIED, call).await {
-                Ok(result) => result,
-                Err(elapsed) => Err(elapsed),
-            },
-        };
-        let id = &self.task.id;
-        match result {
-            Ok(Ok(done)) if done.leases.owed() == 0 => {
-                self.record.revoked();
-                self.terminal.note(&format!(
-                    "task {id} {}: {} verified dead",
-                    done.state,
-                    credentials(done.leases.revoked)
-                ));
-                return true;
-            }
-            Ok(Ok(done)) => self.terminal.warn(&format!(
-                "task {id}: {} not yet verified dead; the broker goes on revoking",
-                credentials(done.leases.owed())
-            )),
-            Ok(Err(error)) => self.warn_incomplete(&crate::failure::Failure::from(error).to_line()),
-            Err(_) => self.warn_incomplete("the broker did not answer in time"),
-        }
-        false
-    }
-
-    fn warn_incomplete(&self, reason: &str) {
-        let last = self.record.last_expiry();
-        self.terminal.warn(&format!(
-            "could not complete task {}: {reason}; its credentials end by themselves, the last at {}",
-            self.task.id,
-            last.as_deref().unwrap_or(&self.task.expires_at)
-        ));
-    }
-}
-
 /// The key that the run proves: its own, unless a file for several runs is named.
 pub(crate) fn key(
     no_proof: bool,
@@ -360,10 +313,6 @@ fn nested(error: identity::Error, ambient: &Ambient) -> Error {
         return Error::Nested;
     }
     error.into()
-}
-
-fn credentials(count: u64) -> String {
-    if count == 1 { "1 credential".to_owned() } else { format!("{count} credentials") }
 }
 
 fn purpose(args: &ExecArgs) -> String {

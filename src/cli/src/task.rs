@@ -105,22 +105,27 @@ pub(crate) async fn complete(args: &TaskCompleteArgs, context: Context<'_>) -> R
     }
     let completed = client.complete_task(&token, &args.id, args.outcome, args.wait).await?;
     context.terminal.show(args.read.output, &completed, ended)?;
-    let owed = completed.leases.owed();
-    if let Some(until) = completed.residual_until.as_deref()
-        && owed == completed.leases.lingering
-    {
-        context.terminal.warn(&format!(
+    let Some(unproven) = unproven(&completed) else { return Ok(failure::OK) };
+    context.terminal.warn(&unproven);
+    Ok(failure::UNAVAILABLE)
+}
+
+/// What cannot be said of the credentials of a task that was completed: that all are verified dead.
+pub(crate) fn unproven(completed: &Completed) -> Option<String> {
+    let (owed, counts) = (completed.leases.owed(), &completed.leases);
+    match completed.residual_until.as_deref() {
+        Some(until) if owed > 0 && owed == counts.lingering => Some(format!(
             "{owed} of the task's credentials cannot be ended at their backend and work until {until}"
-        ));
-        return Ok(failure::UNAVAILABLE);
-    }
-    if owed > 0 {
-        context.terminal.warn(&format!(
+        )),
+        _ if owed > 0 => Some(format!(
             "{owed} of the task's credentials not yet verified dead; the broker goes on revoking"
-        ));
-        return Ok(failure::UNAVAILABLE);
+        )),
+        _ if counts.abandoned > 0 => Some(format!(
+            "{} of the task's credentials were given up, and nothing proves that they are dead",
+            counts.abandoned
+        )),
+        _ => None,
     }
-    Ok(failure::OK)
 }
 
 fn ended(completed: &Completed) -> Table {

@@ -92,10 +92,10 @@ impl Record {
         self.0.borrow_mut().child = Some(ChildReport { exit_code, signal });
     }
 
-    /// Every credential was verified dead.
-    pub(super) fn revoked(&self) {
+    /// The credentials for which `is_dead` holds were verified dead.
+    pub(super) fn revoked(&self, is_dead: impl Fn(&str) -> bool) {
         for lease in &mut self.0.borrow_mut().leases {
-            lease.revoked = true;
+            lease.revoked = is_dead(&lease.id);
         }
     }
 

@@ -2,10 +2,11 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
+use dayfly_api::{LeaseCounts, LeasePage};
 use serde_json::{Value, json};
 
 use crate::{
-    broker::{Answer, Broker, PASSWORD, TASK_TOKEN, completed, grant, postgres, problem},
+    broker::{Answer, Broker, PASSWORD, TASK_TOKEN, completed, grant, lease, postgres, problem},
     program::{Finished, dayfly, run},
 };
 
@@ -69,5 +70,46 @@ fn a_credential_that_is_not_dead_can_be_a_failure() {
         assert_eq!(finished.code, Some(code), "{options:?} {script}");
         assert_eq!(report["leases"][0]["revoked"], false);
         assert!(finished.err.contains("not yet verified dead"), "{}", finished.err);
+    }
+}
+
+#[test]
+fn of_several_credentials_the_dead_ones_are_named() {
+    let broker = Broker::start(|request, _| match request.line().as_str() {
+        "POST /api/v1/tasks/tsk_1/complete" => Answer::json(202, &completed("revoking", 1, 1)),
+        line if line.starts_with("GET /api/v1/leases") => {
+            let mut dead = lease("s", &[], &[]);
+            (dead.state, dead.credential) = ("revoked".into(), None);
+            Answer::json(200, &LeasePage { data: vec![dead], next_cursor: None })
+        }
+        _ => grant(request, &[postgres("r"), lease("s", &[("KEY", "key")], &[("key", "k")])]),
+    });
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("report.json");
+    let (finished, report) = exec(&broker, &path, &["--role", "s"], "exit 0");
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let revoked = [0, 1].map(|index| report["leases"][index]["revoked"].clone());
+    assert_eq!(revoked, [json!(false), json!(true)], "{report}");
+}
+
+#[test]
+fn what_nobody_can_prove_is_not_called_dead() {
+    let abandoned = LeaseCounts { abandoned: 1, ..LeaseCounts::default() };
+    let lingering = LeaseCounts { revoking: 1, lingering: 1, ..LeaseCounts::default() };
+    for (state, leases, until, said) in [
+        ("abandoned", abandoned, None, "were given up, and nothing proves that they are dead"),
+        ("revoking", lingering, Some("2026-01-01T00:15:00Z"), "work until 2026-01-01T00:15:00Z"),
+    ] {
+        let mut done = completed(state, 0, 0);
+        (done.leases, done.residual_until) = (leases, until.map(Into::into));
+        let broker = Broker::start(move |request, _| match request.line().as_str() {
+            "POST /api/v1/tasks/tsk_1/complete" => Answer::json(202, &done),
+            _ => grant(request, &[postgres("r")]),
+        });
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("report.json");
+        let (finished, report) = exec(&broker, &path, &["--revoke-failure", "fail"], "exit 0");
+        assert_eq!((finished.code, &report["leases"][0]["revoked"]), (Some(125), &json!(false)));
+        assert!(finished.err.contains(said), "{}", finished.err);
     }
 }
