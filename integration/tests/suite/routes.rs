@@ -3,9 +3,9 @@
 //! Invariant: a route that this list does not know makes it fail, so that none is added
 //! without somebody having thought about who may call it.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt::Write as _};
 
-use dayfly_integration::{Answer, Broker, BrokerConfig, Client, Store, root};
+use dayfly_integration::{Answer, Broker, BrokerConfig, Client, Issuer, Store, root};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -47,6 +47,7 @@ const ROUTES: &[(&str, &str, &str, Wrong)] = &[
     ("post", "/api/v1/leases/{id}/abandon", r#"{"reason":"mine"}"#, Wrong::Hidden),
     ("post", "/api/v1/leases/{id}/renew", r#"{"ttl_seconds":60}"#, Wrong::Hidden),
     ("post", "/api/v1/leases/{id}/revoke", r#"{"reason":"mine"}"#, Wrong::Hidden),
+    ("get", "/api/v1/login", "", Wrong::Public),
     ("get", "/api/v1/roles", "", Wrong::Own),
     ("post", "/api/v1/roles/{name}/check", "{}", Wrong::Own),
     ("post", "/api/v1/ssf/{name}", "x.y.z", Wrong::Refused),
@@ -105,7 +106,10 @@ fn documented(document: &Value) -> BTreeSet<(String, String)> {
 const OWNER: &str = "job-4c1f9a";
 
 async fn broker() -> Broker {
-    let mut broker = Broker::configure(BrokerConfig::new(Store::Sqlite, None));
+    let mut config = BrokerConfig::new(Store::Sqlite, None);
+    write!(config.more, "[login]\nissuer = \"people\"\nclient_id = \"{}\"\n", Issuer::AUDIENCE)
+        .unwrap();
+    let mut broker = Broker::configure(config);
     broker.know_own_url();
     broker.resume().await;
     broker

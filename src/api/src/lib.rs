@@ -8,6 +8,7 @@ mod audit;
 mod check;
 mod identity;
 mod lease;
+mod login;
 mod oauth;
 mod problem;
 mod role;
@@ -24,6 +25,7 @@ pub use lease::{
     AbandonLease, Abandonment, CreateLease, Credential, Lease, LeasePage, RenewLease, Renewed,
     RevokeLease, Revoked,
 };
+pub use login::Login;
 pub use oauth::{Actor, OauthError, OauthMetadata, OauthToken};
 pub use problem::{FieldFault, Problem};
 pub use role::{Role, RoleList};

@@ -8,7 +8,7 @@ pub(crate) mod aws;
 pub(crate) mod client;
 mod clock;
 pub(crate) mod hold;
-mod http;
+pub(crate) mod http;
 mod local;
 mod peer;
 pub(crate) mod place;

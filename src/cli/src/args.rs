@@ -9,6 +9,7 @@ pub(crate) mod config;
 mod credential;
 mod deliver;
 mod doctor;
+mod login;
 mod on_behalf;
 pub(crate) mod process;
 pub(crate) mod profile;
@@ -38,6 +39,7 @@ pub(crate) use crate::args::{
         is_word_char,
     },
     doctor::DoctorArgs,
+    login::LoginArgs,
     on_behalf::OnBehalfArgs,
     renew::LeaseRenewArgs,
     tasks::TaskListArgs,
@@ -51,9 +53,11 @@ use crate::{
         process::ProcessArgs,
         values::{Heartbeat, duration, heartbeat, outcome, role_name, ttl},
     },
+    ci::Ci,
     client::{self, BrokerUrl, Client},
     config::Config,
     identity::{self, Token},
+    login,
     output::{Terminal, When},
     proof::{self, Key},
 };
@@ -174,6 +178,10 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: LeaseCommand,
     },
+    /// Sign in as a person, where nothing else says who commands are
+    Login(LoginArgs),
+    /// Forget who signed in
+    Logout,
     /// Print the manual
     Man(ManArgs),
     /// Change what the broker signs in with at its backends
@@ -566,7 +574,7 @@ impl Context<'_> {
         args: &IdentityArgs,
     ) -> Result<(Client, Token), identity::Error> {
         let client = self.client()?;
-        let source = identity::bearer(args.kind, args.token_file.as_deref(), self.ambient)?;
+        let source = self.bearer(args, Some(&client))?;
         let token = source.token(&self.audience(args, &client)).await?;
         // An identity token needs no proof but to open tasks.
         let Some(path) = self.proof_key_file(args).filter(|_| token.is_of_a_task()) else {
@@ -574,6 +582,44 @@ impl Context<'_> {
         };
         let key = Arc::new(proof::file::read(path)?);
         Ok((client, token.bound_to(&key)?))
+    }
+
+    /// Where the token of a command comes from that reads or administers.
+    pub(crate) fn bearer(
+        &self,
+        args: &IdentityArgs,
+        client: Option<&Client>,
+    ) -> Result<identity::Source, identity::Error> {
+        let found = identity::bearer(args.kind, args.token_file.as_deref(), self.ambient);
+        self.or_login(found, client)
+    }
+
+    /// Where the token comes from that opens a task.
+    pub(crate) fn workload(
+        &self,
+        args: &IdentityArgs,
+        client: &Client,
+    ) -> Result<identity::Source, identity::Error> {
+        let found = identity::workload(args.kind, args.token_file.as_deref(), self.ambient);
+        self.or_login(found, Some(client))
+    }
+
+    /// Who signed in at the broker, where nothing was found. A job has an identity of its own: what
+    /// somebody left on its machine is none.
+    fn or_login(
+        &self,
+        found: Result<identity::Source, identity::Error>,
+        client: Option<&Client>,
+    ) -> Result<identity::Source, identity::Error> {
+        match (found, client) {
+            (Err(identity::Error::None { is_github }), Some(client))
+                if Ci::of(self.ambient).is_none() =>
+            {
+                let login = login::find(client, self.ambient)?;
+                login.map(identity::Source::Login).ok_or(identity::Error::None { is_github })
+            }
+            (found, _) => found,
+        }
     }
 
     /// The key of the file that flags and environment name, for opening a task.

@@ -105,8 +105,8 @@ async fn attempt(
     let masking = masking(args, context)?;
     let planned = Planned::of(args, &plan).await?;
     let client = context.client()?;
-    let IdentityArgs { kind, token_file, .. } = &args.identity;
-    let source = identity::workload(*kind, token_file.as_deref(), context.ambient)
+    let source = context
+        .workload(&args.identity, &client)
         .map_err(|error| nested(error, context.ambient))?;
     let audience = context.audience(&args.identity, &client);
     let mut request = request(args, &plan, planned.as_ref());

@@ -7,7 +7,7 @@ use std::{error::Error as _, io};
 
 use dayfly_api::Problem;
 
-use crate::{agent, client, config, credential, exec, exec::environment, identity};
+use crate::{agent, client, config, credential, exec, exec::environment, identity, login};
 
 /// Success.
 pub(crate) const OK: u8 = 0;
@@ -58,6 +58,8 @@ pub(crate) enum Failure {
     Input(#[source] io::Error),
     #[error("cannot write the result as JSON")]
     Json(#[from] serde_json::Error),
+    #[error(transparent)]
+    Login(#[from] login::Error),
     #[error("cannot write to stdout")]
     Output(#[from] io::Error),
     #[error(
@@ -93,6 +95,7 @@ impl Failure {
             Self::Exec(error) => error.exit_code(),
             Self::Hold(agent::hold::Error::Client(error)) => client_code(error),
             Self::Identity(error) => identity_code(error),
+            Self::Login(error) => error.exit_code(),
             Self::Output(_) if self.is_closed_pipe() => OK,
             Self::Directory { .. }
             | Self::Hold(agent::hold::Error::Unreadable { .. })
@@ -126,6 +129,7 @@ fn client_code(error: &client::Error) -> u8 {
 fn identity_code(error: &identity::Error) -> u8 {
     match error {
         identity::Error::Client(error) => client_code(error),
+        identity::Error::Login(error) => error.exit_code(),
         identity::Error::Aws(_) | identity::Error::GitHub(_) | identity::Error::None { .. } => {
             UNAUTHENTICATED
         }

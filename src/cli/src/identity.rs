@@ -22,6 +22,7 @@ use crate::{
     ambient::Ambient,
     args::IdentityKind,
     client::{self, check_secure, read_body, secure_http},
+    login::{self, Login},
     proof::{self, Key},
 };
 
@@ -123,6 +124,7 @@ pub(crate) enum Source {
     Aws(aws::Signer),
     File(PathBuf),
     GitHub { url: String, token: Token },
+    Login(Login),
     Variable(Token),
 }
 
@@ -133,6 +135,7 @@ impl Source {
             Self::Aws(signer) => signer.token(audience).await,
             Self::File(path) => from_file(path),
             Self::GitHub { url, token } => from_github(url, token, audience).await,
+            Self::Login(login) => login.token().await,
             Self::Variable(token) => Ok(token.clone()),
         }
     }
@@ -218,6 +221,8 @@ pub(crate) enum Error {
     GitHub(String),
     #[error(transparent)]
     KeyFile(#[from] proof::file::Error),
+    #[error(transparent)]
+    Login(#[from] login::Error),
     #[error("{origin} {reason}")]
     Malformed { origin: String, reason: &'static str },
     #[error("{}", no_identity(*is_github))]
@@ -229,8 +234,8 @@ fn no_identity(is_github: bool) -> &'static str {
         "no identity found; add `permissions: { id-token: write, contents: read }` to the job \
          (pull requests from forks get no token)"
     } else {
-        "no identity found; give --token-file, set DAYFLY_ID_TOKEN to your platform's OIDC token, or \
-         sign with AWS credentials by --identity aws"
+        "no identity found; sign in by `dayfly login`, give --token-file, set DAYFLY_ID_TOKEN to your \
+         platform's OIDC token, or sign with AWS credentials by --identity aws"
     }
 }
 
@@ -316,6 +321,7 @@ mod tests {
             Source::Aws(_) => "aws".to_owned(),
             Source::File(path) => path.display().to_string(),
             Source::GitHub { .. } => "github".to_owned(),
+            Source::Login(_) => "login".to_owned(),
             Source::Variable(token) => token.header().to_str().unwrap().to_owned(),
         }
     }

@@ -18,9 +18,11 @@ mod exec;
 mod failure;
 mod identity;
 mod lease;
+mod login;
 mod man;
 mod mask;
 mod output;
+mod private;
 mod proof;
 mod role;
 mod standing;
@@ -89,6 +91,8 @@ fn usage(fault: &clap::Error, terminal: &Terminal) -> u8 {
         "doctor",
         "exec",
         "lease",
+        "login",
+        "logout",
         "man",
         "role",
         "standing",
@@ -231,6 +235,8 @@ async fn dispatch(command: &Command, context: Context<'_>) -> Result<u8, Failure
             lease::revoke(revoke, context).await
         }
         Command::Lease { command: LeaseCommand::Show(show) } => lease::show(show, context).await,
+        Command::Login(args) => login::run(args, context).await,
+        Command::Logout => login::end(context).await,
         Command::Man(args) => man::write(args, context.terminal),
         Command::Role { command: RoleCommand::Check(args) } => {
             role::check::run(args, context).await

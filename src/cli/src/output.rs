@@ -78,6 +78,11 @@ impl Terminal {
         }
     }
 
+    /// What somebody must do now; `--quiet` asks for no less.
+    pub(crate) fn prompt(&self, message: &str) {
+        self.say(None, message);
+    }
+
     /// What went wrong without stopping us.
     pub(crate) fn warn(&self, message: &str) {
         self.say(Some(("warning:", Paint::Doubtful)), message);

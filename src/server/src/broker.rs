@@ -12,6 +12,7 @@ use dayfly_store::AnyStore;
 
 use crate::{
     Roles,
+    config::LoginConfig,
     identity::{Authenticator, OwnAddress, Principal},
     pods::Clusters,
     policy::Policies,
@@ -46,6 +47,8 @@ pub struct Broker {
     pub streams: Streams,
     /// Whose pods' ends we follow.
     pub clusters: Clusters,
+    /// How people sign in at the command line.
+    pub login: Option<LoginConfig>,
     /// The API-key backends, for introspection.
     pub api_keys: Vec<Arc<ApiKeyBackend>>,
     /// The replica's clock.

@@ -12,6 +12,7 @@ mod engine;
 mod fault;
 mod foreign;
 mod issuer;
+mod login;
 mod policies;
 mod poller;
 mod quotas;
@@ -38,6 +39,7 @@ pub use backend::{BackendConfig, BackendKind};
 pub use duration::{DurationError, parse_duration};
 pub use engine::EngineConfig;
 pub use fault::{Fault, Faults};
+pub use login::{LoginConfig, LoginToken};
 pub use policies::PolicyConfig;
 pub use poller::PollerConfig;
 pub use role::RoleConfig;
@@ -97,6 +99,8 @@ pub struct Config {
     pub pollers: Vec<PollerConfig>,
     /// `[[ssf]]`
     pub streams: Vec<StreamConfig>,
+    /// `[login]`
+    pub login: Option<LoginConfig>,
 }
 
 /// The environment: the value of a variable.
@@ -211,6 +215,7 @@ fn read(root: &Table, file: &str, context: Context<'_>, inspect: Inspect<'_>) ->
         let quotas = root.table("quotas", quotas::of_everybody).unwrap_or_default();
         let telemetry = root.table("telemetry", telemetry::read).unwrap_or_default();
         let (webhooks, pollers, streams) = tellers(root, &issuers);
+        let login = how_to_sign_in(root, &issuers);
         check_names(root);
         trust_domain::check(root, &server);
         check_prefixes(root);
@@ -247,6 +252,7 @@ fn read(root: &Table, file: &str, context: Context<'_>, inspect: Inspect<'_>) ->
             webhooks,
             pollers,
             streams,
+            login,
         })
     })
 }
@@ -273,6 +279,12 @@ fn tellers(
     let pollers = root.each("poller", |section| poller::read(section, &trusted, issuers, taken));
     webhook::check_kinds(root, &webhooks, &pollers);
     (webhooks, pollers, root.each("ssf", |section| stream::read(section, &trusted)))
+}
+
+fn how_to_sign_in(root: &Section<'_>, issuers: &[IssuerConfig]) -> Option<LoginConfig> {
+    let names = texts(root, "issuer", "name");
+    let names: Vec<_> = names.into_iter().map(|(name, ..)| name).collect();
+    root.table("login", |section| login::read(section, &names, issuers)).flatten()
 }
 
 /// The texts under `key` of all `[[list]]` sections, in order: text, place, dotted path.

@@ -16,6 +16,7 @@ mod introspect;
 mod json;
 mod jwks;
 mod leases;
+mod login;
 mod oauth;
 pub mod openapi;
 mod possession;
@@ -83,6 +84,7 @@ pub fn router(broker: Arc<Broker>) -> Router {
     let operations = Router::new()
         .route("/.well-known/jwks.json", get(jwks::handler))
         .route("/.well-known/oauth-authorization-server", get(oauth::metadata::handler))
+        .route("/api/v1/login", get(login::handler))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))

@@ -25,7 +25,7 @@ use dayfly_store::{AnyStore, Incarnation};
 use crate::{
     Roles, StoredKeys,
     broker::{Broker, Limits},
-    config::{self, Config, Faults},
+    config::{self, Config, Faults, LoginConfig},
     identity::{Authenticator, OwnAddress, SetupError},
     pods::{self, Clusters},
     policy::Policies,
@@ -91,6 +91,8 @@ pub struct Assembly {
     pub streams: Streams,
     /// Whose pods' ends we follow.
     pub clusters: Clusters,
+    /// How people sign in at the command line.
+    pub login: Option<LoginConfig>,
     /// Those of them that verify API keys.
     pub api_keys: Vec<Arc<ApiKeyBackend>>,
     /// What can be minted.
@@ -135,6 +137,7 @@ pub fn assemble(parts: Assembly) -> Arc<Broker> {
         hooks: parts.hooks,
         streams: parts.streams,
         clusters: parts.clusters,
+        login: parts.login,
         api_keys: parts.api_keys,
         clock: parts.clock,
         entropy: parts.entropy,
@@ -223,6 +226,7 @@ pub async fn build(config: &Config, policies: Policies) -> Result<Arc<Broker>, S
         hooks: Hooks::new(&config.webhooks, &config.pollers, &config.issuers, config.tasks.ttl_max),
         streams,
         clusters,
+        login: config.login.clone(),
         api_keys: backends.api_keys,
         roles,
         policies,

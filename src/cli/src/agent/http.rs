@@ -31,10 +31,10 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_mins(2);
 /// When there are no file descriptors left, say.
 const PAUSE: Duration = Duration::from_millis(100);
 
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Full<Bytes>>;
 
 /// Takes connections for ever and serves several at once.
-pub(super) async fn accept_all<T, A, S>(
+pub(crate) async fn accept_all<T, A, S>(
     accept: impl Fn() -> A,
     serve: impl Fn(T) -> S,
 ) -> Infallible
@@ -55,7 +55,7 @@ where
 }
 
 /// Serves one request.
-pub(super) async fn serve<I, F>(stream: I, answer: impl Fn(Request<Incoming>) -> F)
+pub(crate) async fn serve<I, F>(stream: I, answer: impl Fn(Request<Incoming>) -> F)
 where
     I: AsyncRead + AsyncWrite + Unpin,
     F: Future<Output = Answer>,

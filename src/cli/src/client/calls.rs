@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use dayfly_api::{
     AbandonLease, CheckRole, CompleteTask, Completed, CreateLease, CreateTask, Heartbeat, Lease,
-    LeasePage, OpenedTask, Outcome, RenewLease, Renewed, RevokeLease, Revoked, RoleCheck, RoleList,
-    Rotated, Standing, Task, TaskPage, WhoAmI,
+    LeasePage, Login, OpenedTask, Outcome, RenewLease, Renewed, RevokeLease, Revoked, RoleCheck,
+    RoleList, Rotated, Standing, Task, TaskPage, WhoAmI,
 };
 use reqwest::Method;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -229,6 +229,13 @@ impl Client {
     ) -> Result<TaskPage, Error> {
         let url = self.url.join(&["api", "v1", "tasks"]);
         self.read_one(bearer, filter.applied(url, cursor)).await
+    }
+
+    /// How people sign in, which nobody must have done before to be told.
+    pub(crate) async fn login(&self) -> Result<Login, Error> {
+        let url = self.url.join(&["api", "v1", "login"]);
+        let response = self.http.get(url).timeout(ATTEMPT_TIMEOUT).send().await;
+        self.read(response.map_err(|error| self.transport(error))?).await
     }
 
     /// The broker's version, as the description of its API has it. It takes no token to ask.

@@ -115,7 +115,7 @@ async fn open(
 ) -> Result<Obtained, Failure> {
     let client = context.client()?;
     let args = &wanted.identity;
-    let source = identity::workload(args.kind, args.token_file.as_deref(), context.ambient)?;
+    let source = context.workload(args, &client)?;
     let key = exec::key(wanted.no_proof, args, context)?;
     let request = CreateTask {
         purpose: format!("credential {protocol}"),

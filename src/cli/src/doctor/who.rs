@@ -26,7 +26,7 @@ pub(super) async fn look(
     reached: Option<&Client>,
     now: Moment,
 ) {
-    let Some(source) = found(report, args, context) else {
+    let Some(source) = found(report, args, context, reached) else {
         for name in ["claims", "whoami", "roles"] {
             report.skip(name, "there is no identity");
         }
@@ -64,10 +64,15 @@ pub(super) async fn look(
 }
 
 /// The identity that commands would use, by where it is.
-fn found(report: &mut Report, args: &DoctorArgs, context: Context<'_>) -> Option<Source> {
+fn found(
+    report: &mut Report,
+    args: &DoctorArgs,
+    context: Context<'_>,
+    reached: Option<&Client>,
+) -> Option<Source> {
     const NAME: &str = "identity";
     let (identity, ambient) = (&args.identity, context.ambient);
-    match identity::bearer(identity.kind, identity.token_file.as_deref(), ambient) {
+    match context.bearer(identity, reached) {
         Ok(source) => {
             let has_own = identity.kind.is_none() && ambient.value("DAYFLY_TOKEN").is_some();
             let variable = if has_own { "DAYFLY_TOKEN" } else { "DAYFLY_ID_TOKEN" };
@@ -77,6 +82,7 @@ fn found(report: &mut Report, args: &DoctorArgs, context: Context<'_>) -> Option
                 Source::GitHub { .. } => {
                     "GitHub's, asked for by ACTIONS_ID_TOKEN_REQUEST_URL".to_owned()
                 }
+                Source::Login(_) => "who signed in by `dayfly login`".to_owned(),
                 Source::Variable(_) => format!("a token in {variable}"),
             };
             report.ok(NAME, shown);

@@ -98,7 +98,7 @@ impl Caught {
         request: &CreateTask,
         context: Context<'a>,
     ) -> Result<Begun<'a>, Failure> {
-        let source = identity::workload(args.kind, args.token_file.as_deref(), context.ambient)?;
+        let source = context.workload(args, client)?;
         let audience = context.audience(args, client);
         let key = key(no_proof, args, context)?;
         let opened_at = Instant::now();

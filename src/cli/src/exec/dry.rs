@@ -77,9 +77,8 @@ pub(super) async fn run(args: &ExecArgs, context: Context<'_>) -> Result<u8, Err
 }
 
 async fn token(args: &ExecArgs, context: Context<'_>, client: &Client) -> Result<Token, Error> {
-    let IdentityArgs { kind, token_file, .. } = &args.identity;
-    let source = identity::workload(*kind, token_file.as_deref(), context.ambient)
-        .map_err(|error| nested(error, context.ambient))?;
+    let source =
+        context.workload(&args.identity, client).map_err(|error| nested(error, context.ambient))?;
     let token = source.token(&context.audience(&args.identity, client)).await?;
     if args.no_proof {
         return Ok(token);

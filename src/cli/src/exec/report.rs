@@ -3,18 +3,12 @@
 //! Invariant: it is written whole or not at all, for this user alone, on every way out, and never
 //! holds a secret.
 
-use std::{
-    cell::RefCell,
-    fs::{self, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::{cell::RefCell, fs, io, path::Path};
 
 use dayfly_api::{Lease, OpenedTask};
 use serde::Serialize;
 
-use crate::exec::child::Exit;
+use crate::{exec::child::Exit, private};
 
 /// What is known so far.
 #[derive(Debug, Default)]
@@ -103,13 +97,7 @@ impl Record {
     pub(super) fn write(&self, path: &Path) -> io::Result<()> {
         let mut text = serde_json::to_string_pretty(&*self.0.borrow())?;
         text.push('\n');
-        let draft = draft(path)?;
-        let written = write_new(&draft, &text).and_then(|()| fs::rename(&draft, path));
-        if written.is_err() {
-            // It is ours, and the failure is what matters.
-            let _ = fs::remove_file(&draft);
-        }
-        written
+        private::replace(path, text.as_bytes())
     }
 }
 
@@ -118,24 +106,9 @@ pub(super) fn check(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
-    let draft = draft(path)?;
-    write_new(&draft, "")?;
+    let draft = private::draft(path)?;
+    private::write_new(&draft, b"")?;
     fs::remove_file(draft)
-}
-
-/// A file of this process's alone in the same directory.
-fn draft(path: &Path) -> io::Result<PathBuf> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
-    let mut draft = std::ffi::OsString::from(".");
-    draft.push(name);
-    draft.push(format!(".{}", std::process::id()));
-    Ok(path.with_file_name(draft))
-}
-
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@
 //! there is never written over, and nobody sees half of it.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -16,6 +16,7 @@ use rustls::pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
 use zeroize::Zeroizing;
 
 use super::{Key, NoKey};
+use crate::private;
 
 /// Longer than any key that we make.
 const FILE_BYTES_MAX: u64 = 4 * 1024;
@@ -37,18 +38,10 @@ pub(crate) fn keep(path: &Path) -> Result<Key, Error> {
 /// The key in the file at `path`.
 pub(crate) fn read(path: &Path) -> Result<Key, Error> {
     let shown = || path.display().to_string();
-    let unreadable = |source| Error::File { path: shown(), source };
-    // By its name first: to open a pipe waits for its other end.
-    let is_file = fs::metadata(path).map_err(unreadable)?.is_file();
-    let file = if is_file { File::open(path) } else { Err(io::ErrorKind::InvalidInput.into()) };
-    let file = file.map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
-    let us = rustix::process::geteuid().as_raw();
-    if metadata.uid() != us || metadata.mode() & 0o077 != 0 {
-        return Err(Error::Shared { path: shown() });
-    }
-    let mut pem = Zeroizing::new(Vec::new());
-    file.take(FILE_BYTES_MAX).read_to_end(&mut pem).map_err(unreadable)?;
+    let pem = private::read(path, FILE_BYTES_MAX).map_err(|fault| match fault {
+        private::Fault::File(source) => Error::File { path: shown(), source },
+        private::Fault::Shared => Error::Shared { path: shown() },
+    })?;
     let malformed = || Error::Malformed { path: shown() };
     let pkcs8 = PrivatePkcs8KeyDer::from_pem_slice(&pem).map_err(|_| malformed())?;
     Key::read(pkcs8.secret_pkcs8_der()).map_err(|NoKey| malformed())
@@ -114,7 +107,10 @@ pub(crate) enum Error {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::Permissions, os::unix::fs::PermissionsExt as _};
+    use std::{
+        fs::Permissions,
+        os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    };
 
     use super::*;
 

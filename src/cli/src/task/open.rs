@@ -31,8 +31,7 @@ const CANCEL_WAIT: Duration = Duration::from_secs(5);
 pub(crate) async fn open(args: &TaskOpenArgs, context: Context<'_>) -> Result<u8, Failure> {
     environment::check(&args.roles)?;
     let client = context.client()?;
-    let IdentityArgs { kind, token_file, .. } = &args.identity;
-    let source = identity::workload(*kind, token_file.as_deref(), context.ambient)?;
+    let source = context.workload(&args.identity, &client)?;
     let key = context.kept_key(&args.identity)?;
     let bearer = source.token(&context.audience(&args.identity, &client)).await?;
     let bearer = match &key {

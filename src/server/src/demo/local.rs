@@ -80,6 +80,7 @@ impl Local {
             hooks: Hooks::default(),
             streams: Streams::default(),
             clusters: Clusters::default(),
+            login: None,
             roles,
             policies,
             authenticator: authenticator(&issuer, &clock)?,

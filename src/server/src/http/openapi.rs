@@ -9,8 +9,8 @@ use utoipa::{
 };
 
 use super::{
-    audit, backends, health, identities, introspect, jwks, leases, oauth, roles, ssf, standing,
-    tasks, webhooks, whoami,
+    audit, backends, health, identities, introspect, jwks, leases, login, oauth, roles, ssf,
+    standing, tasks, webhooks, whoami,
 };
 
 #[derive(OpenApi)]
@@ -28,7 +28,7 @@ use super::{
         standing::show, standing::release, backends::rotate, identities::disable,
         identities::enable, identities::list, introspect::introspect, introspect::verify,
         oauth::token::handler, oauth::revoke::handler, oauth::metadata::handler,
-        jwks::handler, health::healthz, health::readyz, health::metrics,
+        jwks::handler, login::handler, health::healthz, health::readyz, health::metrics,
     ),
     modifiers(&Bearers)
 )]

@@ -104,6 +104,12 @@ impl Fault {
         Self::new(StatusCode::NOT_FOUND, "not_found", "there is no such thing here")
     }
 
+    /// Nobody has told us where people sign in.
+    pub(crate) fn no_login() -> Self {
+        let detail = "this broker has no `[login]`; whoever runs it says where tokens come from";
+        Self::new(StatusCode::NOT_FOUND, "not_configured", detail)
+    }
+
     /// The body or a parameter makes no sense.
     pub(crate) fn invalid(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, detail)
