@@ -1,5 +1,6 @@
-// A certified OpenID Provider on https://localhost:PORT, with one confidential client that
-// gets signed JWT access tokens for whatever resource it names.
+// A certified OpenID Provider on https://localhost:PORT, with a confidential client that gets signed
+// JWT access tokens for whatever resource it names, and a public one at which people sign in, by
+// whatever name they type.
 // Usage: PEERS=DIR node oidc-provider.mjs PORT DIRECTORY-WITH-cert.pem-AND-key.pem
 import { createServer } from 'node:https';
 import { readFileSync } from 'node:fs';
@@ -17,10 +18,21 @@ const provider = new Provider(`https://localhost:${port}`, {
     grant_types: ['client_credentials'],
     redirect_uris: [],
     response_types: [],
+  }, {
+    client_id: 'dayfly-cli',
+    application_type: 'native',
+    token_endpoint_auth_method: 'none',
+    grant_types: [
+      'authorization_code', 'refresh_token', 'urn:ietf:params:oauth:grant-type:device_code',
+    ],
+    redirect_uris: ['http://127.0.0.1/callback'],
+    response_types: ['code'],
   }],
   features: {
     clientCredentials: { enabled: true },
-    devInteractions: { enabled: false },
+    deviceFlow: { enabled: true },
+    devInteractions: { enabled: true },
+    revocation: { enabled: true },
     resourceIndicators: {
       enabled: true,
       defaultResource: () => undefined,

@@ -44,6 +44,8 @@ mod kubernetes;
 #[cfg(test)]
 mod listing;
 #[cfg(test)]
+mod login;
+#[cfg(test)]
 mod main_job;
 #[cfg(test)]
 mod mysql;

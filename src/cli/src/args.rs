@@ -57,7 +57,7 @@ use crate::{
     client::{self, BrokerUrl, Client},
     config::Config,
     identity::{self, Token},
-    login,
+    login::Login,
     output::{Terminal, When},
     proof::{self, Key},
 };
@@ -615,7 +615,7 @@ impl Context<'_> {
             (Err(identity::Error::None { is_github }), Some(client))
                 if Ci::of(self.ambient).is_none() =>
             {
-                let login = login::find(client, self.ambient)?;
+                let login = Login::find(client, self.ambient)?;
                 login.map(identity::Source::Login).ok_or(identity::Error::None { is_github })
             }
             (found, _) => found,

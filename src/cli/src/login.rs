@@ -21,9 +21,8 @@ use self::{
 use crate::{
     ambient::Ambient,
     args::{Context, LoginArgs},
-    client,
     failure::{self, Failure},
-    identity::{self, Token},
+    identity::Token,
 };
 
 /// The word for ID tokens; all else is an access token.
@@ -136,6 +135,7 @@ fn chosen(
     Ok((token, ends))
 }
 
+#[expect(clippy::disallowed_methods, reason = "a token's end is a time of day")]
 fn now() -> i64 {
     OffsetDateTime::from(std::time::SystemTime::now()).unix_timestamp()
 }
@@ -189,19 +189,6 @@ impl Error {
                 failure::FAILED
             }
         }
-    }
-}
-
-/// The login at the broker of `client`, where nothing else says who we are.
-pub(crate) fn find(
-    client: &client::Client,
-    ambient: &Ambient,
-) -> Result<Option<Login>, identity::Error> {
-    match Place::of(client.url(), ambient) {
-        Ok(place) => Ok(place.read()?.map(|login| login.at(place))),
-        // Nobody can have signed in.
-        Err(Error::NoPlace) => Ok(None),
-        Err(error) => Err(error.into()),
     }
 }
 

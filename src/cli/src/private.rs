@@ -30,8 +30,10 @@ impl From<io::Error> for Fault {
 /// What is in the file at `path`, up to `bytes_max`.
 pub(crate) fn read(path: &Path, bytes_max: u64) -> Result<Zeroizing<Vec<u8>>, Fault> {
     // By its name first: to open a pipe waits for its other end.
-    let is_file = fs::metadata(path)?.is_file();
-    let file = if is_file { File::open(path)? } else { Err(io::ErrorKind::InvalidInput)? };
+    if !fs::metadata(path)?.is_file() {
+        return Err(Fault::File(io::ErrorKind::InvalidInput.into()));
+    }
+    let file = File::open(path)?;
     let metadata = file.metadata()?;
     let us = rustix::process::geteuid().as_raw();
     if metadata.uid() != us || metadata.mode() & 0o077 != 0 {

@@ -13,7 +13,7 @@ use crate::{
     credential::handed::{Fault, Handed},
     exec,
     failure::{self, Failure},
-    identity::{self, Token},
+    identity::Token,
 };
 
 /// The task's deadline where the user names none; the credential's own end is its role's.

@@ -11,7 +11,7 @@ use crate::{
     args::{Context, DoctorArgs},
     client::Client,
     failure::{self, Failure},
-    identity::{self, Source, Token},
+    identity::{Source, Token},
 };
 
 /// What is left of a token's life at least, so that a run still begins within it.

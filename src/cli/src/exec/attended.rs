@@ -29,7 +29,7 @@ use crate::{
     },
     client::Client,
     failure::{self, Failure},
-    identity::{self, Token},
+    identity::Token,
     output::Terminal,
 };
 

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, io};
 use dayfly_api::{CheckRole, RoleCheck};
 
 use crate::{
-    args::{Context, ExecArgs, IdentityArgs},
+    args::{Context, ExecArgs},
     client::{self, Client},
     exec::{
         Error, FAILED, advice, child,

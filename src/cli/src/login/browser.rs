@@ -142,26 +142,11 @@ impl Question {
         parameters.get("state").is_some_and(|state| *state == self.state)
     }
 
-    /// The code that the answer has.
-    fn code<'a>(&self, provider: &Provider, answer: &'a Parameters) -> Result<&'a str, Error> {
-        // RFC 9207 §2.4: another provider's answer is not taken to this one.
-        let issuer = answer.get("iss");
-        if issuer.map_or(provider.names_itself, |issuer| *issuer != provider.offer.issuer) {
-            return Err(provider.wrong("did not give the browser's answer; another one did"));
-        }
-        if let Some(error) = answer.get("error") {
-            let more = answer.get("error_description").map(|text| format!(" ({})", cut(text)));
-            return Err(Error::Denied(format!("{}{}", cut(error), more.unwrap_or_default())));
-        }
-        let code = answer.get("code").map(String::as_str);
-        code.ok_or_else(|| provider.wrong("gave the browser no code"))
-    }
-
     /// What the code is good for.
     async fn exchange(&self, provider: &Provider, answer: &Parameters) -> Result<Tokens, Error> {
         let form = [
             ("grant_type", "authorization_code"),
-            ("code", self.code(provider, answer)?),
+            ("code", code(provider, answer)?),
             ("redirect_uri", self.redirect_uri.as_str()),
             ("client_id", provider.offer.client_id.as_str()),
             ("code_verifier", self.verifier.as_str()),
@@ -173,6 +158,21 @@ impl Question {
             }
         }
     }
+}
+
+/// The code that the answer has.
+fn code<'a>(provider: &Provider, answer: &'a Parameters) -> Result<&'a str, Error> {
+    // RFC 9207 §2.4: another provider's answer is not taken to this one.
+    let issuer = answer.get("iss");
+    if issuer.map_or(provider.names_itself, |issuer| *issuer != provider.offer.issuer) {
+        return Err(provider.wrong("did not give the browser's answer; another one did"));
+    }
+    if let Some(error) = answer.get("error") {
+        let more = answer.get("error_description").map(|text| format!(" ({})", cut(text)));
+        return Err(Error::Denied(format!("{}{}", cut(error), more.unwrap_or_default())));
+    }
+    let code = answer.get("code").map(String::as_str);
+    code.ok_or_else(|| provider.wrong("gave the browser no code"))
 }
 
 /// 256 bits that nobody guesses, in characters of URLs (RFC 7636 §4.1).

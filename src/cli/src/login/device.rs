@@ -22,8 +22,9 @@ const INTERVAL_MAX: Duration = Duration::from_mins(1);
 /// Nobody waits for longer, whatever the provider says.
 const LASTS_MAX: Duration = Duration::from_mins(30);
 
+/// What a device is given (RFC 8628 §3.2).
 #[derive(Deserialize)]
-struct Code {
+struct Given {
     device_code: String,
     user_code: String,
     verification_uri: String,
@@ -41,7 +42,7 @@ pub(super) async fn sign_in(
     let url = provider.endpoints.device.as_deref().ok_or_else(unable)?;
     let (offer, scope) = (&provider.offer, provider.scope());
     let form = [("client_id", offer.client_id.as_str()), ("scope", scope.as_str())];
-    let code: Code = match post(&offer.issuer, url, &form).await? {
+    let code: Given = match post(&offer.issuer, url, &form).await? {
         Reply::Given(code) => code,
         Reply::Refused { error, more } => {
             return Err(provider.wrong(format!("gives no code: {error}{more}")));

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     ambient::Ambient,
-    client::BrokerUrl,
+    client::{BrokerUrl, Client},
     identity::{self, Token},
     private::{self, Fault},
 };
@@ -130,6 +130,16 @@ impl Place {
 }
 
 impl Login {
+    /// Who signed in at the broker of `client`.
+    pub(crate) fn find(client: &Client, ambient: &Ambient) -> Result<Option<Self>, Error> {
+        match Place::of(client.url(), ambient) {
+            Ok(place) => Ok(place.read()?.map(|login| login.at(place))),
+            // Nobody can have signed in.
+            Err(Error::NoPlace) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(super) fn new(
         broker: &BrokerUrl,
         provider: &Provider,

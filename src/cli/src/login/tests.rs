@@ -31,7 +31,8 @@ fn taken(changes: &Value) -> Result<(String, i64), Error> {
     for (name, value) in changes.as_object().unwrap() {
         claims[name] = value.clone();
     }
-    let tokens = Tokens { id_token: Some(jwt(&claims)), ..Tokens::default() };
+    let mut tokens = Tokens::default();
+    tokens.id_token = Some(jwt(&claims));
     chosen(&offer("id_token"), &tokens, Some("n"), NOW)
 }
 
@@ -55,10 +56,10 @@ fn an_id_token_must_be_the_one_that_was_asked_for() {
 
 #[test]
 fn an_access_token_that_is_not_to_be_read_lasts_as_long_as_the_provider_says() {
-    let tokens = |expires_in| Tokens {
-        access_token: Some("opaque".to_owned()),
-        expires_in,
-        ..Tokens::default()
+    let tokens = |expires_in| {
+        let mut tokens = Tokens::default();
+        (tokens.access_token, tokens.expires_in) = (Some("opaque".to_owned()), expires_in);
+        tokens
     };
     let offer = offer("access_token");
     assert_eq!(chosen(&offer, &tokens(Some(60)), None, NOW).unwrap(), ("opaque".into(), NOW + 60));

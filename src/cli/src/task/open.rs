@@ -16,11 +16,11 @@ use std::{
 use dayfly_api::{Bind, CreateTask, Lease, OpenedTask, Outcome};
 
 use crate::{
-    args::{Context, IdentityArgs, TaskOpenArgs},
+    args::{Context, TaskOpenArgs},
     client::Client,
     exec::environment,
     failure::{self, Failure},
-    identity::{self, Token},
+    identity::Token,
     output::Terminal,
 };
 
