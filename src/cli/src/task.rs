@@ -112,20 +112,28 @@ pub(crate) async fn complete(args: &TaskCompleteArgs, context: Context<'_>) -> R
 
 /// What cannot be said of the credentials of a task that was completed: that all are verified dead.
 pub(crate) fn unproven(completed: &Completed) -> Option<String> {
-    let (owed, counts) = (completed.leases.owed(), &completed.leases);
+    let counts = &completed.leases;
+    let owed = counts.owed();
     match completed.residual_until.as_deref() {
         Some(until) if owed > 0 && owed == counts.lingering => Some(format!(
-            "{owed} of the task's credentials cannot be ended at their backend and work until {until}"
+            "{} can be used until {until}: the backend ends none before",
+            credentials(owed)
         )),
         _ if owed > 0 => Some(format!(
-            "{owed} of the task's credentials not yet verified dead; the broker goes on revoking"
+            "{} not yet verified dead; the broker goes on revoking",
+            credentials(owed)
         )),
         _ if counts.abandoned > 0 => Some(format!(
-            "{} of the task's credentials were given up, and nothing proves that they are dead",
-            counts.abandoned
+            "{} given up by two people, and nothing proves the end",
+            credentials(counts.abandoned)
         )),
         _ => None,
     }
+}
+
+/// So many of them, in words.
+pub(crate) fn credentials(count: u64) -> String {
+    if count == 1 { "1 credential".to_owned() } else { format!("{count} credentials") }
 }
 
 fn ended(completed: &Completed) -> Table {

@@ -49,7 +49,7 @@ impl Session<'_> {
         let dead = done.leases.revoked;
         let Some(unproven) = task::unproven(done) else {
             self.record.revoked(|_| true);
-            let dead = credentials(dead);
+            let dead = task::credentials(dead);
             self.terminal.note(&format!("task {id} {}: {dead} verified dead", done.state));
             return true;
         };
@@ -77,8 +77,4 @@ impl Session<'_> {
             last.as_deref().unwrap_or(&self.task.expires_at)
         ));
     }
-}
-
-fn credentials(count: u64) -> String {
-    if count == 1 { "1 credential".to_owned() } else { format!("{count} credentials") }
 }

@@ -97,8 +97,18 @@ fn what_nobody_can_prove_is_not_called_dead() {
     let abandoned = LeaseCounts { abandoned: 1, ..LeaseCounts::default() };
     let lingering = LeaseCounts { revoking: 1, lingering: 1, ..LeaseCounts::default() };
     for (state, leases, until, said) in [
-        ("abandoned", abandoned, None, "were given up, and nothing proves that they are dead"),
-        ("revoking", lingering, Some("2026-01-01T00:15:00Z"), "work until 2026-01-01T00:15:00Z"),
+        (
+            "abandoned",
+            abandoned,
+            None,
+            "1 credential given up by two people, and nothing proves the end",
+        ),
+        (
+            "revoking",
+            lingering,
+            Some("2026-01-01T00:15:00Z"),
+            "1 credential can be used until 2026-01-01T00:15:00Z",
+        ),
     ] {
         let mut done = completed(state, 0, 0);
         (done.leases, done.residual_until) = (leases, until.map(Into::into));
