@@ -205,7 +205,11 @@ fn colour_is_for_those_who_want_it_and_never_in_json() {
 
     let words = ["--color=always", "task", "complete", "tsk_1"];
     let owing = with(dayfly(&broker.url, &words), &against);
-    assert!(owing.err.starts_with("dayfly: \x1b[33mwarning:\x1b[0m 1 credential"), "{:?}", owing.err);
+    assert!(
+        owing.err.starts_with("dayfly: \x1b[33mwarning:\x1b[0m 1 credential"),
+        "{:?}",
+        owing.err
+    );
     assert!(owing.out.contains("\x1b[33mrevoking\x1b[0m\n"), "{:?}", owing.out);
     let failed = run(dayfly(NOWHERE, &["--color", "always", "whoami"]));
     assert!(failed.err.starts_with("dayfly: \x1b[1;31merror:\x1b[0m "), "{:?}", failed.err);
