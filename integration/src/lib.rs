@@ -26,6 +26,7 @@ mod platform;
 mod postgres;
 mod provider;
 mod trust_domain;
+mod visitor;
 mod wire;
 
 pub use account::{Account, AwsSession};
@@ -42,6 +43,7 @@ pub use platform::Platform;
 pub use postgres::Postgres;
 pub use provider::Provider;
 pub use trust_domain::{TrustDomain, replace};
+pub use visitor::{Page, Visitor};
 pub use wire::Wire;
 
 use std::{

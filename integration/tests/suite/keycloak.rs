@@ -1,9 +1,16 @@
 //! Keycloak as the issuer of workloads and of people.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{
+    fmt::Write as _,
+    fs::{self, File},
+    process::{Command, Stdio},
+    time::Duration,
+};
 
-use dayfly_integration::{Broker, BrokerConfig, Keycloak, Postgres, Store, eventually};
-use serde_json::json;
+use dayfly_integration::{
+    Broker, BrokerConfig, Keycloak, Postgres, Store, Visitor, eventually, program,
+};
+use serde_json::{Value, json};
 
 /// People of the group `platform` may look at every task.
 const PLATFORM: &str = "\n@id(\"platform-looks\") permit (principal is Dayfly::Human in \
@@ -26,6 +33,10 @@ async fn broker(keycloak: &Keycloak, postgres: &Postgres) -> Broker {
         )
         .unwrap();
     }
+    config.more.push_str(
+        "[login]\nissuer = \"keycloak-people\"\nclient_id = \"dayfly-cli\"\n\
+         token = \"access_token\"\n",
+    );
     config.policies.push_str(PLATFORM);
     Broker::start(config).await
 }
@@ -51,6 +62,8 @@ async fn keycloaks_workloads_and_people_are_who_they_are() {
     let body = json!({ "purpose": "mine", "ttl_seconds": 60, "roles": ["reader"] });
     let denied = ada.post("/api/v1/tasks", body.clone()).await;
     assert_eq!((denied.status, denied.text("/code")), (403, "denied".into()), "{}", denied.text);
+
+    ada_signs_in_with_a_code(&keycloak, &broker).await;
 
     // Used once, for another, or of a realm that is not configured: each is nobody.
     for (words, bad) in [
@@ -91,6 +104,39 @@ async fn keycloaks_workloads_and_people_are_who_they_are() {
         .filter(|code| code != "unknown_key")
         .collect();
     assert_eq!(refused, ["replayed", "wrong_audience", "malformed"]);
+}
+
+/// By the device flow, with an access token for the broker, from a client that must use PKCE.
+async fn ada_signs_in_with_a_code(keycloak: &Keycloak, broker: &Broker) {
+    let home = tempfile::tempdir().unwrap();
+    let log = home.path().join("log");
+    let dayfly = |words: &[&str]| {
+        let mut command = Command::new(program("dayfly"));
+        command.args(words).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", home.path());
+        command.env("DAYFLY_URL", broker.client().url()).env("DAYFLY_CA_FILE", keycloak.ca_file());
+        command.stdin(Stdio::null());
+        command
+    };
+    let login = dayfly(&["login"]).stderr(File::create(&log).unwrap()).spawn();
+    let page = eventually("a code is shown", Duration::from_secs(20), async || {
+        let text = fs::read_to_string(&log).unwrap();
+        let (_, rest) = text.split_once("or open ")?;
+        Some(rest.split_once('\n')?.0.to_owned())
+    })
+    .await;
+    let visitor = Visitor::new(keycloak.ca_file());
+    let form = visitor.open(&page);
+    let consent = visitor.submit(&form, &[("username", "ada"), ("password", "ada-password")]);
+    let done = visitor.submit(&consent, &[("accept", "Yes")]);
+    assert!(done.html.contains("Device Login Successful"), "{done:?}");
+    let status = login.unwrap().wait().unwrap();
+    assert!(status.success(), "{}", fs::read_to_string(&log).unwrap());
+    let me = dayfly(&["whoami", "--output", "json"]).output().unwrap();
+    let me: Value = serde_json::from_slice(&me.stdout).unwrap_or_else(|_| panic!("{me:?}"));
+    assert_eq!((&me["issuer"], &me["kind"]), (&json!("keycloak-people"), &json!("human")));
+    let out = dayfly(&["logout"]).output().unwrap();
+    assert!(out.status.success(), "{out:?}");
+    assert_eq!(dayfly(&["whoami"]).output().unwrap().status.code(), Some(5));
 }
 
 fn header(token: &str) -> &str {

@@ -7,12 +7,12 @@ use std::{
     fmt::Write as _,
     fs,
     os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Output, Stdio},
     time::Duration,
 };
 
-use dayfly_integration::{Broker, BrokerConfig, Provider, Store, eventually, program};
+use dayfly_integration::{Broker, BrokerConfig, Provider, Store, Visitor, eventually, program};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -58,7 +58,7 @@ impl Desk {
         command.env("HOME", self.home.path()).env("BROWSER", self.home.path().join("browser"));
         command
             .env("DAYFLY_URL", broker.client().url())
-            .env("SSL_CERT_FILE", self.provider.ca_file());
+            .env("DAYFLY_CA_FILE", self.provider.ca_file());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
@@ -78,9 +78,8 @@ impl Desk {
         .await
     }
 
-    fn browser(&self) -> Browser<'_> {
-        let _ = fs::remove_file(self.home.path().join("jar"));
-        Browser { provider: &self.provider, home: self.home.path() }
+    fn browser(&self) -> Visitor {
+        Visitor::new(self.provider.ca_file())
     }
 
     /// What is kept.
@@ -132,59 +131,6 @@ fn finished(child: Child) -> Finished {
     child.wait_with_output().unwrap().into()
 }
 
-/// A browser with one jar of cookies.
-struct Browser<'a> {
-    provider: &'a Provider,
-    home: &'a Path,
-}
-
-/// Where it has come to, and what it shows.
-struct Page {
-    url: String,
-    text: String,
-}
-
-impl Browser<'_> {
-    /// Opens `url`, or sends `form` there, and goes wherever it is sent.
-    fn go(&self, url: &str, form: &[(&str, &str)]) -> Page {
-        let mut curl = Command::new("curl");
-        curl.args(["-sSL", "--max-time", "20", "--noproxy", "*", "-w", "\n%{url_effective}"]);
-        let jar = self.home.join("jar");
-        curl.arg("--cacert").arg(self.provider.ca_file()).arg("-b").arg(&jar).arg("-c").arg(&jar);
-        for (name, value) in form {
-            curl.arg("--data-urlencode").arg(format!("{name}={value}"));
-        }
-        let output = curl.arg(url).output().unwrap();
-        assert!(output.status.success(), "{url}: {}", String::from_utf8_lossy(&output.stderr));
-        let shown = String::from_utf8(output.stdout).unwrap();
-        let (text, url) = shown.rsplit_once('\n').unwrap();
-        Page { url: url.to_owned(), text: text.to_owned() }
-    }
-
-    /// Signs in as `name` and agrees to everything.
-    fn sign_in(&self, mut page: Page, name: &str) -> Page {
-        for _ in 0..4 {
-            if !page.url.contains("/interaction/") {
-                break;
-            }
-            page = if page.text.contains("value=\"login\"") {
-                let form = [("prompt", "login"), ("login", name), ("password", "x")];
-                self.go(&page.url, &form)
-            } else {
-                self.go(&page.url, &[("prompt", "consent")])
-            };
-        }
-        page
-    }
-}
-
-/// What a hidden field of a form has.
-fn hidden<'a>(page: &'a Page, name: &str) -> &'a str {
-    let field = format!("name=\"{name}\" value=\"");
-    let (_, rest) = page.text.split_once(&field).unwrap_or_else(|| panic!("{name}: {}", page.text));
-    rest.split_once('"').unwrap().0
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn somebody_signs_in_with_a_browser_and_out_again() {
     let desk = Desk::new().await;
@@ -195,16 +141,16 @@ async fn somebody_signs_in_with_a_browser_and_out_again() {
     let login = desk.dayfly(&["login"]).spawn().unwrap();
     let url = desk.opened().await;
     let browser = desk.browser();
-    let page = browser.go(&url, &[]);
+    let page = browser.open(&url);
     // Meanwhile somebody else's answer arrives, and what is no answer at all.
     let (_, callback) = url.split_once("redirect_uri=").unwrap();
     let callback = callback.split('&').next().unwrap().replace("%3A", ":").replace("%2F", "/");
-    let other = browser.go(&format!("{callback}?code=stolen&state=guessed"), &[]);
-    assert!(other.text.contains("no answer to what was asked"), "{}", other.text);
-    let nothing = browser.go(&callback.replace("/callback", "/"), &[]);
-    assert!(nothing.text.contains("nothing here"), "{}", nothing.text);
-    let page = browser.sign_in(page, "ada");
-    assert!(page.text.contains("go back to the terminal"), "{}: {}", page.url, page.text);
+    let other = browser.open(&format!("{callback}?code=stolen&state=guessed"));
+    assert!(other.html.contains("no answer to what was asked"), "{}", other.html);
+    let nothing = browser.open(&callback.replace("/callback", "/"));
+    assert!(nothing.html.contains("nothing here"), "{}", nothing.html);
+    let page = browser.sign_in(&page, "ada");
+    assert!(page.html.contains("go back to the terminal"), "{}: {}", page.url, page.html);
     let login = finished(login);
     assert_eq!((login.code, login.out.as_str()), (Some(0), ""), "{login:?}");
     assert!(login.err.contains("as corporate|ada (human)"), "{}", login.err);
@@ -217,9 +163,11 @@ async fn somebody_signs_in_with_a_browser_and_out_again() {
     assert_eq!((&me["principal"], &me["kind"]), (&"corporate|ada".into(), &"human".into()));
     let leases = desk.finish(&["lease", "list"]);
     assert_eq!(leases.code, Some(0), "{leases:?}");
-    // A job is not who once signed in on its machine.
-    let job = desk.dayfly(&["whoami"]).env("CI", "true").output().unwrap();
-    assert_eq!(job.status.code(), Some(5));
+    // A job is not who once signed in on its machine, nor is a command that has credentials.
+    for (name, value) in [("CI", "true"), ("DAYFLY_TASK", "tsk_1")] {
+        let job = desk.dayfly(&["whoami"]).env(name, value).output().unwrap();
+        assert_eq!(job.status.code(), Some(5), "{name}");
+    }
 
     let out = desk.finish(&["logout"]);
     assert_eq!(out.code, Some(0), "{out:?}");
@@ -234,7 +182,7 @@ async fn a_login_is_renewed_until_it_is_taken_back() {
     let desk = Desk::new().await;
     let login = desk.dayfly(&["login"]).spawn().unwrap();
     let browser = desk.browser();
-    browser.sign_in(browser.go(&desk.opened().await, &[]), "ada");
+    browser.sign_in(&browser.open(&desk.opened().await), "ada");
     assert_eq!(finished(login).code, Some(0));
     let path = desk.kept().remove(0);
     let read = || -> Value { serde_json::from_slice(&fs::read(&path).unwrap()).unwrap() };
@@ -278,16 +226,12 @@ async fn somebody_signs_in_with_a_code_at_another_device() {
         })
         .await;
         let browser = desk.browser();
-        let page = browser.go(&url, &[]);
-        let (xsrf, code) = (hidden(&page, "xsrf"), hidden(&page, "user_code"));
-        let there = format!("{}/device", desk.provider.issuer());
-        let page = browser.go(&there, &[("xsrf", xsrf), ("user_code", code)]);
-        let (xsrf, code) = (hidden(&page, "xsrf"), hidden(&page, "user_code"));
+        let confirm = browser.submit(&browser.open(&url), &[]);
         if agrees {
-            let form = [("xsrf", xsrf), ("user_code", code), ("confirm", "yes")];
-            browser.sign_in(browser.go(&there, &form), "ada");
+            let done = browser.sign_in(&browser.submit(&confirm, &[]), "ada");
+            assert!(done.html.contains("Sign-in Success"), "{done:?}");
         } else {
-            browser.go(&there, &[("xsrf", xsrf), ("user_code", code), ("abort", "yes")]);
+            browser.submit(&confirm, &[("abort", "yes")]);
         }
         let login = finished(login);
         let said = fs::read_to_string(&log).unwrap();
@@ -304,8 +248,8 @@ async fn a_login_is_refused_and_kept_from_other_brokers() {
     let desk = Desk::new().await;
     let login = desk.dayfly(&["login"]).spawn().unwrap();
     let browser = desk.browser();
-    let page = browser.go(&desk.opened().await, &[]);
-    browser.go(&format!("{}/abort", page.url), &[]);
+    let page = browser.open(&desk.opened().await);
+    browser.open(&format!("{}/abort", page.url));
     let refused = finished(login);
     assert_eq!(refused.code, Some(4), "{refused:?}");
     assert!(refused.err.contains("access_denied"), "{}", refused.err);
@@ -313,7 +257,7 @@ async fn a_login_is_refused_and_kept_from_other_brokers() {
 
     let login = desk.dayfly(&["login"]).spawn().unwrap();
     let browser = desk.browser();
-    browser.sign_in(browser.go(&desk.opened().await, &[]), "ada");
+    browser.sign_in(&browser.open(&desk.opened().await), "ada");
     assert_eq!(finished(login).code, Some(0));
     let other = Broker::start(config(&desk.provider, false)).await;
     let nobody: Finished = desk.dayfly_at(&other, &["whoami"]).output().unwrap().into();

@@ -56,6 +56,7 @@ use crate::{
     ci::Ci,
     client::{self, BrokerUrl, Client},
     config::Config,
+    exec::environment::inherit::TASK,
     identity::{self, Token},
     login::Login,
     output::{Terminal, When},
@@ -605,7 +606,8 @@ impl Context<'_> {
     }
 
     /// Who signed in at the broker, where nothing was found. A job has an identity of its own: what
-    /// somebody left on its machine is none.
+    /// somebody left on its machine is none. Nor is a command that was given credentials who gave
+    /// them to it.
     fn or_login(
         &self,
         found: Result<identity::Source, identity::Error>,
@@ -613,7 +615,7 @@ impl Context<'_> {
     ) -> Result<identity::Source, identity::Error> {
         match (found, client) {
             (Err(identity::Error::None { is_github }), Some(client))
-                if Ci::of(self.ambient).is_none() =>
+                if Ci::of(self.ambient).is_none() && self.ambient.text(TASK).is_none() =>
             {
                 let login = Login::find(client, self.ambient)?;
                 login.map(identity::Source::Login).ok_or(identity::Error::None { is_github })

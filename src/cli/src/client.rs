@@ -22,7 +22,11 @@ pub(crate) use crate::client::{
     transport::{agent_http, jittered, read_body, secure_http},
     url::{BrokerUrl, check_secure},
 };
-use crate::{client::transport::can_repeat, identity::Token, proof::NoKey};
+use crate::{
+    client::transport::{can_repeat, other_http},
+    identity::Token,
+    proof::NoKey,
+};
 
 /// How long one attempt may take, besides what the broker was asked to wait.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -64,6 +68,11 @@ impl Client {
 
     pub(crate) fn url(&self) -> &BrokerUrl {
         &self.url
+    }
+
+    /// Whom to trust at servers that the broker names.
+    pub(crate) fn trust(&self) -> Trust {
+        Trust(self.roots.clone())
     }
 
     /// Sends `call` and reads the answer, again where that is harmless.
@@ -169,6 +178,18 @@ impl Client {
         }
         // The address would stand twice in the message.
         Error::Unreachable { url, unsent, source: error.without_url() }
+    }
+}
+
+/// The certificates that are trusted beside the machine's where the broker names another server,
+/// such as the one that people sign in at. The broker's own is held against them alone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Trust(Option<Vec<Certificate>>);
+
+impl Trust {
+    /// `plain` is for loopback.
+    pub(crate) fn http(&self, plain: bool) -> Result<reqwest::Client, reqwest::Error> {
+        other_http(plain, self.0.clone())
     }
 }
 

@@ -6,6 +6,7 @@
 mod browser;
 mod device;
 mod kept;
+mod pkce;
 mod provider;
 
 use std::{io, time::Duration};
@@ -34,7 +35,7 @@ pub(crate) async fn run(args: &LoginArgs, context: Context<'_>) -> Result<u8, Fa
     // Where nothing can be kept, nobody need sign in.
     let place = Place::made(client.url(), context.ambient)?;
     let offer = client.login().await?;
-    let provider = Provider::discover(offer).await?;
+    let provider = Provider::discover(offer, client.trust()).await?;
     let tokens = if args.device || !(args.no_browser || has_browser(context.ambient)) {
         device::sign_in(&provider, context.terminal).await?
     } else {
@@ -64,7 +65,7 @@ pub(crate) async fn end(context: Context<'_>) -> Result<u8, Failure> {
         return Ok(failure::OK);
     };
     place.forget()?;
-    if let Err(error) = login.revoke().await {
+    if let Err(error) = login.revoke(&client.trust()).await {
         let reason = Failure::from(error).to_line();
         context.terminal.warn(&format!("the identity provider was not told: {reason}"));
     }
@@ -162,6 +163,8 @@ pub(crate) enum Error {
     Listen(#[source] io::Error),
     #[error("there is no place for a login; set HOME, or XDG_STATE_HOME")]
     NoPlace,
+    #[error("the system gives no randomness, without which nobody can sign in")]
+    NoRandomness,
     #[error("the identity provider {issuer} {reason}")]
     Provider { issuer: String, reason: String },
     #[error("cannot set up TLS")]
@@ -185,9 +188,11 @@ impl Error {
             Self::Ended { .. } => failure::UNAUTHENTICATED,
             Self::NoPlace | Self::Shared { .. } => failure::USAGE,
             Self::TimedOut { .. } | Self::Unreachable { .. } => failure::UNAVAILABLE,
-            Self::File { .. } | Self::Listen(_) | Self::Provider { .. } | Self::Setup(_) => {
-                failure::FAILED
-            }
+            Self::File { .. }
+            | Self::Listen(_)
+            | Self::NoRandomness
+            | Self::Provider { .. }
+            | Self::Setup(_) => failure::FAILED,
         }
     }
 }

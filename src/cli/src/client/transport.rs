@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{Certificate, Response, redirect::Policy};
+use reqwest::{Certificate, ClientBuilder, Response, redirect::Policy};
 
 use crate::client::{ATTEMPT_TIMEOUT, Error, Repeat};
 
@@ -26,6 +26,28 @@ pub(crate) fn secure_http(
     plain: bool,
     roots: Option<Vec<Certificate>>,
 ) -> Result<reqwest::Client, reqwest::Error> {
+    let builder = secure(plain);
+    let builder = match roots {
+        Some(roots) if !plain => builder.tls_certs_only(roots),
+        Some(_) | None => builder,
+    };
+    builder.build()
+}
+
+/// The same for a server that is not the broker: `more` is trusted beside what the machine trusts.
+pub(super) fn other_http(
+    plain: bool,
+    more: Option<Vec<Certificate>>,
+) -> Result<reqwest::Client, reqwest::Error> {
+    let builder = secure(plain);
+    let builder = match more {
+        Some(more) if !plain => builder.tls_certs_merge(more),
+        Some(_) | None => builder,
+    };
+    builder.build()
+}
+
+fn secure(plain: bool) -> ClientBuilder {
     let builder = reqwest::Client::builder()
         .user_agent(concat!("dayfly/", env!("CARGO_PKG_VERSION")))
         .redirect(Policy::none())
@@ -37,19 +59,14 @@ pub(crate) fn secure_http(
         .http2_keep_alive_interval(PING_EVERY)
         .http2_keep_alive_timeout(PING_TIMEOUT)
         .http2_keep_alive_while_idle(true);
-    let builder = if plain {
+    if plain {
         // A name that is promised to be loopback must not become something else in DNS.
         let loopback: [SocketAddr; 2] =
             [(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()];
         builder.no_proxy().tls_certs_only([]).resolve_to_addrs("localhost", &loopback)
     } else {
-        let builder = builder.https_only(true);
-        match roots {
-            Some(roots) => builder.tls_certs_only(roots),
-            None => builder,
-        }
-    };
-    builder.build()
+        builder.https_only(true)
+    }
 }
 
 /// An HTTP client that speaks to the agent's socket at `path` and to nobody else.

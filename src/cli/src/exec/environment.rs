@@ -3,7 +3,7 @@
 //! Invariant: a role can't set a variable by which its author would run code here, two
 //! credentials never share a variable, and the means to get more credentials are withheld.
 
-pub(super) mod inherit;
+pub(crate) mod inherit;
 pub(super) mod size;
 
 use std::collections::BTreeMap;

@@ -6,19 +6,14 @@
 
 use std::{cell::RefCell, collections::BTreeMap, net::Ipv4Addr, process::Stdio, time::Duration};
 
-use data_encoding::BASE64URL_NOPAD;
 use http_body_util::Full;
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, header};
-use ring::{
-    digest::{SHA256, digest},
-    rand::{SecureRandom as _, SystemRandom},
-};
 use tokio::{net::TcpListener, process::Command, sync::oneshot, time::timeout};
 use url::{Url, form_urlencoded};
-use zeroize::Zeroizing;
 
 use super::{
     Error,
+    pkce::{Pkce, random},
     provider::{Provider, Reply, Tokens, cut},
 };
 use crate::{
@@ -37,7 +32,7 @@ struct Question {
     redirect_uri: String,
     state: String,
     nonce: String,
-    verifier: Zeroizing<String>,
+    pkce: Pkce,
 }
 
 /// Has somebody sign in with a browser, which is opened if `opener` says how.
@@ -53,7 +48,7 @@ pub(super) async fn sign_in(
         redirect_uri: format!("http://127.0.0.1:{port}{CALLBACK}"),
         state: random()?,
         nonce: random()?,
-        verifier: Zeroizing::new(random()?),
+        pkce: Pkce::new()?,
     };
     let url = question.url(provider)?;
     if let Some(ambient) = opener {
@@ -99,7 +94,6 @@ impl Question {
         if !["http", "https"].contains(&url.scheme()) {
             return Err(unable());
         }
-        let challenge = digest(&SHA256, self.verifier.as_bytes());
         url.query_pairs_mut()
             .append_pair("response_type", "code")
             .append_pair("client_id", &provider.offer.client_id)
@@ -107,7 +101,7 @@ impl Question {
             .append_pair("scope", &provider.scope())
             .append_pair("state", &self.state)
             .append_pair("nonce", &self.nonce)
-            .append_pair("code_challenge", &BASE64URL_NOPAD.encode(challenge.as_ref()))
+            .append_pair("code_challenge", &self.pkce.challenge())
             .append_pair("code_challenge_method", "S256");
         if provider.offer.scopes.iter().any(|scope| scope == "offline_access") {
             // Without it there is no refresh token (OpenID Connect Core 1.0 §11).
@@ -149,9 +143,9 @@ impl Question {
             ("code", code(provider, answer)?),
             ("redirect_uri", self.redirect_uri.as_str()),
             ("client_id", provider.offer.client_id.as_str()),
-            ("code_verifier", self.verifier.as_str()),
+            ("code_verifier", self.pkce.verifier()),
         ];
-        match provider.endpoints.tokens(&provider.offer.issuer, &form).await? {
+        match provider.tokens(&form).await? {
             Reply::Given(tokens) => Ok(tokens),
             Reply::Refused { error, more } => {
                 Err(provider.wrong(format!("takes the browser's answer back: {error}{more}")))
@@ -173,14 +167,6 @@ fn code<'a>(provider: &Provider, answer: &'a Parameters) -> Result<&'a str, Erro
     }
     let code = answer.get("code").map(String::as_str);
     code.ok_or_else(|| provider.wrong("gave the browser no code"))
-}
-
-/// 256 bits that nobody guesses, in characters of URLs (RFC 7636 §4.1).
-fn random() -> Result<String, Error> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    let filled = SystemRandom::new().fill(bytes.as_mut());
-    filled.map_err(|_| Error::Listen(std::io::Error::other("there is no randomness")))?;
-    Ok(BASE64URL_NOPAD.encode(bytes.as_ref()))
 }
 
 fn page(status: StatusCode, text: &'static str) -> Answer {

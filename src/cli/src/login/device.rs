@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
+use url::Url;
 
 use super::{
     Error,
-    provider::{Provider, Reply, Tokens, post},
+    pkce::Pkce,
+    provider::{Provider, Reply, Tokens},
 };
-use crate::output::Terminal;
+use crate::{client::check_secure, output::Terminal};
 
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:device_code";
 /// How often it may be asked where it says nothing (RFC 8628 §3.2).
@@ -41,16 +43,30 @@ pub(super) async fn sign_in(
     let unable = || provider.wrong("knows no device flow; sign in where there is a browser");
     let url = provider.endpoints.device.as_deref().ok_or_else(unable)?;
     let (offer, scope) = (&provider.offer, provider.scope());
-    let form = [("client_id", offer.client_id.as_str()), ("scope", scope.as_str())];
-    let code: Given = match post(&offer.issuer, url, &form).await? {
+    // RFC 8628 has no PKCE, and providers that do not know it here pass it over. Keycloak asks for
+    // it wherever the client must use it.
+    let pkce = Pkce::new()?;
+    let challenge = pkce.challenge();
+    let form = [
+        ("client_id", offer.client_id.as_str()),
+        ("scope", &scope),
+        ("code_challenge", &challenge),
+        ("code_challenge_method", "S256"),
+    ];
+    let code: Given = match provider.post(url, &form).await? {
         Reply::Given(code) => code,
         Reply::Refused { error, more } => {
             return Err(provider.wrong(format!("gives no code: {error}{more}")));
         }
     };
-    terminal.prompt(&format!("open {} and enter {}", code.verification_uri, code.user_code));
+    let page = |text: &str| {
+        let page = Url::parse(text).ok().filter(|page| check_secure(page).is_ok());
+        page.ok_or_else(|| provider.wrong("wants the code typed in at a page that is not https"))
+    };
+    let plain = page(&code.verification_uri)?;
+    terminal.prompt(&format!("open {plain} and enter {}", code.user_code));
     if let Some(whole) = &code.verification_uri_complete {
-        terminal.prompt(&format!("or open {whole}"));
+        terminal.prompt(&format!("or open {}", page(whole)?));
     }
     let lasts = Duration::from_secs(code.expires_in).min(LASTS_MAX);
     let ends = Instant::now() + lasts;
@@ -59,6 +75,7 @@ pub(super) async fn sign_in(
         ("grant_type", GRANT_TYPE),
         ("device_code", &code.device_code),
         ("client_id", &offer.client_id),
+        ("code_verifier", pkce.verifier()),
     ];
     let poll = async {
         loop {
@@ -66,7 +83,7 @@ pub(super) async fn sign_in(
             if Instant::now() > ends {
                 return Err(Error::TimedOut { within: lasts });
             }
-            match next(provider.endpoints.tokens(&offer.issuer, &form).await, interval, lasts) {
+            match next(provider.tokens(&form).await, interval, lasts) {
                 Next::Over(over) => return over,
                 Next::After(pause) => interval = pause,
             }

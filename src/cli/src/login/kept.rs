@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     ambient::Ambient,
-    client::{BrokerUrl, Client},
+    client::{BrokerUrl, Client, Trust},
     identity::{self, Token},
     private::{self, Fault},
 };
@@ -56,8 +56,9 @@ pub(crate) struct Login {
     /// Seconds since 1970.
     pub(super) expires_at: i64,
     refresh_token: Option<String>,
+    /// Where it is, and whom to trust besides, since it was found there.
     #[serde(skip)]
-    place: Option<Place>,
+    found: Option<(Place, Trust)>,
 }
 
 impl Place {
@@ -133,7 +134,7 @@ impl Login {
     /// Who signed in at the broker of `client`.
     pub(crate) fn find(client: &Client, ambient: &Ambient) -> Result<Option<Self>, Error> {
         match Place::of(client.url(), ambient) {
-            Ok(place) => Ok(place.read()?.map(|login| login.at(place))),
+            Ok(place) => Ok(place.read()?.map(|login| login.at(place, client.trust()))),
             // Nobody can have signed in.
             Err(Error::NoPlace) => Ok(None),
             Err(error) => Err(error),
@@ -153,13 +154,13 @@ impl Login {
             token,
             expires_at,
             refresh_token: tokens.refresh_token.take(),
-            place: None,
+            found: None,
         })
     }
 
     /// The same, of which it is known where it is kept.
-    pub(super) fn at(mut self, place: Place) -> Self {
-        self.place = Some(place);
+    fn at(mut self, place: Place, trust: Trust) -> Self {
+        self.found = Some((place, trust));
         self
     }
 
@@ -178,14 +179,14 @@ impl Login {
             return self.shown();
         }
         let ended = || Error::Ended { broker: self.broker.clone() };
-        let place = self.place.as_ref().ok_or_else(ended)?;
+        let (place, trust) = self.found.as_ref().ok_or_else(ended)?;
         let _lock = place.locked().await?;
         // Another process may have renewed it meanwhile.
         let latest = place.read()?.ok_or_else(ended)?;
         if latest.is_good() {
             return latest.shown();
         }
-        let renewed = latest.renewed().await?.ok_or_else(ended)?;
+        let renewed = latest.renewed(trust).await?.ok_or_else(ended)?;
         place.keep(&renewed)?;
         renewed.shown()
     }
@@ -195,14 +196,14 @@ impl Login {
     }
 
     /// What the provider gives for the refresh token (RFC 6749 §6), if it still takes it.
-    async fn renewed(&self) -> Result<Option<Self>, Error> {
+    async fn renewed(&self, trust: &Trust) -> Result<Option<Self>, Error> {
         let Some(refresh) = &self.refresh_token else { return Ok(None) };
         let form = [
             ("grant_type", "refresh_token"),
             ("refresh_token", refresh),
             ("client_id", &self.offer.client_id),
         ];
-        let mut tokens = match self.endpoints.tokens(&self.offer.issuer, &form).await? {
+        let mut tokens = match self.endpoints.tokens(&self.offer.issuer, &form, trust).await? {
             Reply::Given(tokens) => tokens,
             Reply::Refused { error, .. } if error == "invalid_grant" => return Ok(None),
             Reply::Refused { error, more } => {
@@ -220,18 +221,18 @@ impl Login {
             token,
             expires_at,
             refresh_token,
-            place: None,
+            found: None,
         }))
     }
 
     /// Has the provider take back what it gave (RFC 7009), if it does that. A JWT is good until
     /// its end all the same.
-    pub(super) async fn revoke(&self) -> Result<(), Error> {
+    pub(super) async fn revoke(&self, trust: &Trust) -> Result<(), Error> {
         let is_access = self.offer.token != super::ID_TOKEN;
         let access = is_access.then_some(("access_token", &self.token));
         let refresh = self.refresh_token.as_ref().map(|token| ("refresh_token", token));
         for (kind, token) in refresh.into_iter().chain(access) {
-            self.endpoints.revoke(&self.offer, token, kind).await?;
+            self.endpoints.revoke(&self.offer, (token, kind), trust).await?;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use url::{Url, form_urlencoded};
 use zeroize::Zeroize as _;
 
 use super::Error;
-use crate::client::{check_secure, read_body, secure_http};
+use crate::client::{Trust, check_secure, read_body};
 
 /// Where a provider describes itself (OpenID Connect Discovery 1.0 §4).
 const DISCOVERY: &str = "/.well-known/openid-configuration";
@@ -26,6 +26,7 @@ pub(super) struct Provider {
     pub(super) endpoints: Endpoints,
     /// It puts its name into the browser's answer (RFC 9207).
     pub(super) names_itself: bool,
+    trust: Trust,
 }
 
 /// Where it is asked for what.
@@ -77,10 +78,10 @@ struct Refusal {
 
 impl Provider {
     /// Asks the provider of `offer` to describe itself.
-    pub(super) async fn discover(offer: Offer) -> Result<Self, Error> {
+    pub(super) async fn discover(offer: Offer, trust: Trust) -> Result<Self, Error> {
         let issuer = offer.issuer.clone();
         let url = format!("{}{DISCOVERY}", issuer.strip_suffix('/').unwrap_or(&issuer));
-        let asked = Asked::new(&issuer, &url)?;
+        let asked = Asked::new(&issuer, &url, &trust)?;
         let response = asked.http.get(asked.url.clone()).send().await;
         let (status, body) = asked.read(response).await?;
         let metadata: Option<Metadata> = serde_json::from_slice(&body).ok();
@@ -94,7 +95,21 @@ impl Provider {
             offer,
             endpoints: metadata.endpoints,
             names_itself: metadata.authorization_response_iss_parameter_supported,
+            trust,
         })
+    }
+
+    pub(super) async fn tokens(&self, form: &[(&str, &str)]) -> Result<Reply<Tokens>, Error> {
+        self.endpoints.tokens(&self.offer.issuer, form, &self.trust).await
+    }
+
+    /// Sends `form` to `url`.
+    pub(super) async fn post<T: DeserializeOwned>(
+        &self,
+        url: &str,
+        form: &[(&str, &str)],
+    ) -> Result<Reply<T>, Error> {
+        Asked::new(&self.offer.issuer, url, &self.trust)?.reply(form).await
     }
 
     pub(super) fn wrong(&self, reason: impl Into<String>) -> Error {
@@ -112,39 +127,24 @@ impl Endpoints {
         &self,
         issuer: &str,
         form: &[(&str, &str)],
+        trust: &Trust,
     ) -> Result<Reply<Tokens>, Error> {
-        post(issuer, &self.token, form).await
+        Asked::new(issuer, &self.token, trust)?.reply(form).await
     }
 
     /// Takes `token` back, where the provider can.
-    pub(super) async fn revoke(&self, offer: &Offer, token: &str, kind: &str) -> Result<(), Error> {
+    pub(super) async fn revoke(
+        &self,
+        offer: &Offer,
+        (token, kind): (&str, &str),
+        trust: &Trust,
+    ) -> Result<(), Error> {
         let Some(url) = &self.revocation else { return Ok(()) };
         let form = [("token", token), ("token_type_hint", kind), ("client_id", &offer.client_id)];
-        let asked = Asked::new(&offer.issuer, url)?;
+        let asked = Asked::new(&offer.issuer, url, trust)?;
         let (status, _) = asked.post(&form).await?;
         if status.is_success() { Ok(()) } else { Err(asked.wrong(&format!("answered {status}"))) }
     }
-}
-
-/// Sends `form` to `url`.
-pub(super) async fn post<T: DeserializeOwned>(
-    issuer: &str,
-    url: &str,
-    form: &[(&str, &str)],
-) -> Result<Reply<T>, Error> {
-    let asked = Asked::new(issuer, url)?;
-    let (status, body) = asked.post(form).await?;
-    if status.is_success() {
-        let given = serde_json::from_slice(&body).ok();
-        return given
-            .map(Reply::Given)
-            .ok_or_else(|| asked.wrong("gave an answer that can't be read"));
-    }
-    let Ok(Refusal { error, error_description }) = serde_json::from_slice(&body) else {
-        return Err(asked.wrong(&format!("answered {status}")));
-    };
-    let more = error_description.map(|text| format!(" ({})", cut(&text))).unwrap_or_default();
-    Ok(Reply::Refused { error: cut(&error), more })
 }
 
 /// The provider's own words, no longer than a reader wants them.
@@ -160,14 +160,14 @@ struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    fn new(issuer: &'a str, url: &str) -> Result<Self, Error> {
+    fn new(issuer: &'a str, url: &str, trust: &Trust) -> Result<Self, Error> {
         let wrong = || Error::Provider {
             issuer: issuer.to_owned(),
             reason: format!("names `{}`, which is neither https nor on this machine", cut(url)),
         };
         let url = Url::parse(url).map_err(|_| wrong())?;
         check_secure(&url).map_err(|()| wrong())?;
-        let http = secure_http(url.scheme() == "http", None).map_err(Error::Setup)?;
+        let http = trust.http(url.scheme() == "http").map_err(Error::Setup)?;
         Ok(Self { http, issuer, url })
     }
 
@@ -180,6 +180,20 @@ impl<'a> Asked<'a> {
         let request = self.http.post(self.url.clone()).header(header::CONTENT_TYPE, FORM);
         let request = request.header(header::ACCEPT, "application/json").body(body);
         self.read(request.send().await).await
+    }
+
+    /// What it says to `form`.
+    async fn reply<T: DeserializeOwned>(&self, form: &[(&str, &str)]) -> Result<Reply<T>, Error> {
+        let (status, body) = self.post(form).await?;
+        if status.is_success() {
+            let given = serde_json::from_slice(&body).ok().map(Reply::Given);
+            return given.ok_or_else(|| self.wrong("gave an answer that can't be read"));
+        }
+        let Ok(Refusal { error, error_description }) = serde_json::from_slice(&body) else {
+            return Err(self.wrong(&format!("answered {status}")));
+        };
+        let more = error_description.map(|text| format!(" ({})", cut(&text))).unwrap_or_default();
+        Ok(Reply::Refused { error: cut(&error), more })
     }
 
     async fn read(
