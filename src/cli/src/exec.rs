@@ -69,6 +69,8 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(10);
 const REVOKE_HURRIED: Duration = Duration::from_secs(2);
 /// The longest that credentials live which nobody renews and nobody ends with their command.
 const REPLACE_TTL_MAX: Duration = Duration::from_hours(1);
+/// What is said when the filter has given up on its reader.
+const CUT: &str = "the end of the command's output is lost: nobody read it for a minute";
 /// Characters of a purpose that a broker accepts.
 const PURPOSE_CHARS_MAX: usize = 256;
 
@@ -102,6 +104,7 @@ async fn attempt(
 ) -> Result<Exit, Error> {
     let plan = Plan::new(args, context.ambient)?;
     let program = child::resolve(&args.command, context.ambient)?;
+    tell_unresolved(&plan, context.terminal);
     let masking = masking(args, context)?;
     let planned = Planned::of(args, &plan).await?;
     let client = context.client()?;
@@ -157,15 +160,26 @@ async fn attempt(
         Err(_) => (Outcome::Cancelled, args.revoke_timeout),
     };
     let completion = session.complete(outcome, budget, &mut signals);
-    let (is_verified, ()) = join(completion, drains.finish()).await;
+    let (is_verified, is_whole) = join(completion, drains.finish()).await;
+    if !is_whole {
+        context.terminal.warn(CUT);
+    }
     if let Err(error) = run.delivered.borrow_mut().remove() {
         context.terminal.warn(&crate::failure::Failure::Exec(error.into()).to_line());
     }
     let is_failure = !is_verified && args.process.revoke_failure == RevokeFailure::Fail;
-    result.map(|ended| match ended.exit {
-        Exit::Code(0) if is_failure => Exit::Code(FAILED),
-        exit @ (Exit::Code(_) | Exit::Signal(_)) => exit,
-    })
+    let failed = |exit: Exit| if is_failure { exit.or_failed() } else { exit };
+    result.map(|ended| failed(ended.exit))
+}
+
+/// Says which variables keep their references, so that nobody wonders.
+fn tell_unresolved(plan: &Plan, terminal: &Terminal) {
+    if !plan.unresolved().is_empty() {
+        let names = plan.unresolved().join(",");
+        terminal.note(&format!(
+            "left as they are, with dayfly:// in them: {names}; --resolve-env={names} replaces it"
+        ));
+    }
 }
 
 /// The task; or how we end, if we are told to stop before there is one.

@@ -160,7 +160,9 @@ fn configure(
         // It shows what others are refused for.
         return Ok((cli, ambient, config));
     }
-    if let Some(warning) = config.warning() {
+    // What a helper says beside its answer some programs take for a part of it.
+    let is_helper = matches!(cli.command, Command::Credential(_));
+    if let Some(warning) = config.warning().filter(|_| !is_helper) {
         terminal.warn(&warning);
     }
     let settings = config.settings(&cli.broker, &ambient)?;

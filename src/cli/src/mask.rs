@@ -23,19 +23,24 @@ use std::{
 use dayfly_api::Lease;
 use futures_util::future::join_all;
 use rustix::fs::{FileType, fstat};
-use tokio::{process::Child, sync::oneshot, time::timeout};
+use tokio::{process::Child, time::timeout};
 
 use crate::{
     ambient::Ambient,
     args::process::Mask,
     ci::Ci,
-    mask::{needles::Matcher, pump::Shared},
+    mask::{
+        needles::Matcher,
+        pump::{Pump, Shared},
+    },
     output::Terminal,
 };
 
 /// What the end of the command's output may take after the command's own end: a process that it
 /// left behind may hold the pipe for as long as it likes.
 const DRAIN: Duration = Duration::from_secs(1);
+/// How long nobody may read what is still to go out, before it is given up.
+const STILL_MAX: Duration = Duration::from_mins(1);
 /// Shorter values occur by themselves in any output.
 const SECRET_BYTES_MIN: usize = 8;
 
@@ -200,7 +205,7 @@ impl<'a> Masking<'a> {
         Ok(drains)
     }
 
-    fn pump(&self, from: OwnedFd, to: BorrowedFd<'_>) -> io::Result<oneshot::Receiver<()>> {
+    fn pump(&self, from: OwnedFd, to: BorrowedFd<'_>) -> io::Result<Pump> {
         let to = File::from(to.try_clone_to_owned()?);
         pump::start(File::from(from), to, Arc::clone(&self.shared))
     }
@@ -214,7 +219,7 @@ impl std::fmt::Debug for Masking<'_> {
 
 /// Output that is still on its way.
 #[derive(Debug, Default)]
-pub(crate) struct Drains(Vec<oneshot::Receiver<()>>);
+pub(crate) struct Drains(Vec<Pump>);
 
 impl Drains {
     /// Those of another process, as well.
@@ -222,10 +227,26 @@ impl Drains {
         self.0.append(&mut more.0);
     }
 
-    /// Waits until all of it has gone out, but not for long.
-    pub(crate) async fn finish(self) {
-        // Whether it was all of it makes no difference to what follows.
-        let _ = timeout(DRAIN, join_all(self.0)).await;
+    /// Waits until all of it has gone out, as long as somebody reads it; whether it has.
+    pub(crate) async fn finish(mut self) -> bool {
+        let progress: Vec<_> = self.0.iter().map(|pump| Arc::clone(&pump.progress)).collect();
+        let written = || progress.iter().map(|one| one.written()).sum::<u64>();
+        let mut all = join_all(self.0.iter_mut().map(|pump| &mut pump.finished));
+        let (mut before, mut still) = (written(), Duration::ZERO);
+        loop {
+            if timeout(DRAIN, &mut all).await.is_ok() {
+                return true;
+            }
+            let now = written();
+            let is_writing = progress.iter().any(|one| one.is_writing());
+            still = if now == before { still + DRAIN } else { Duration::ZERO };
+            match (is_writing, now == before) {
+                // There is nothing more to read: something else holds the pipe.
+                (false, true) => return true,
+                (true, true) if still >= STILL_MAX => return false,
+                _ => before = now,
+            }
+        }
     }
 }
 

@@ -66,6 +66,17 @@ pub(crate) struct DeliverArgs {
 
     #[arg(
         help_heading = HEADING,
+        long = "resolve-env",
+        value_name = "NAMES",
+        value_delimiter = ',',
+        action = ArgAction::Append,
+        help = "Replace dayfly://ROLE/FIELD in these variables, which the command inherits; in no \
+                others, whose text may be a stranger's"
+    )]
+    pub(crate) resolve_env: Vec<String>,
+
+    #[arg(
+        help_heading = HEADING,
         long = "env-file",
         value_name = "FILE",
         action = ArgAction::Append,

@@ -218,8 +218,10 @@ impl Session<'_> {
                 status = child.wait() => break status?,
                 arrived = signals.next() => stop.on(arrived, Instant::now()),
                 () = at(deadline), if deadline.is_some() => {
-                    self.terminal.warn("the command did not stop in time; killing it");
-                    stop.overdue()
+                    // First: a log that nobody reads may be what keeps it, and us.
+                    child.act(stop.overdue());
+                    self.terminal.warn("the command did not stop in time, and was killed");
+                    continue;
                 }
                 () = &mut beats, if beating => {
                     beating = false;

@@ -25,7 +25,7 @@ use tokio::process::{Child, Command};
 use crate::{
     ambient::Ambient,
     args::{ExecChildArgs, process::SignalTarget},
-    exec::stop::Action,
+    exec::{FAILED, stop::Action},
     output::Terminal,
 };
 
@@ -218,11 +218,16 @@ pub(super) enum Exit {
 }
 
 impl Exit {
+    /// Our own failure, where the command itself succeeded.
+    pub(super) fn or_failed(self) -> Self {
+        if self == Self::Code(0) { Self::Code(FAILED) } else { self }
+    }
+
     pub(super) fn of(status: ExitStatus) -> Self {
         match (status.code(), status.signal()) {
-            (Some(code), _) => Self::Code(u8::try_from(code & 0xff).unwrap_or(super::FAILED)),
+            (Some(code), _) => Self::Code(u8::try_from(code & 0xff).unwrap_or(FAILED)),
             (None, Some(signal)) => Self::Signal(signal),
-            (None, None) => Self::Code(super::FAILED),
+            (None, None) => Self::Code(FAILED),
         }
     }
 
@@ -257,7 +262,7 @@ pub(crate) fn become_child(args: &ExecChildArgs, terminal: &Terminal) -> u8 {
     if getppid().map(Pid::as_raw_nonzero).map(i32::from) != Some(args.parent) {
         return signal_code(Signal::TERM.as_raw());
     }
-    let Some((name, rest)) = args.command.split_first() else { return super::FAILED };
+    let Some((name, rest)) = args.command.split_first() else { return FAILED };
     let source = std::process::Command::new(&args.program).arg0(name).args(rest).exec();
     let error = Error::Spawn { name: name.to_string_lossy().into_owned(), source };
     let code = error.exit_code();
@@ -288,7 +293,7 @@ impl Error {
             Self::NotFound { .. } => NOT_FOUND,
             Self::Spawn { source, .. } if source.kind() == io::ErrorKind::NotFound => NOT_FOUND,
             Self::NotExecutable { .. } | Self::Spawn { .. } => NOT_EXECUTABLE,
-            Self::Wait(_) => super::FAILED,
+            Self::Wait(_) => FAILED,
         }
     }
 }

@@ -159,8 +159,10 @@ impl Run<'_> {
                 }
                 arrived = signals.next() => running.stop.on(arrived, Instant::now()),
                 () = at(deadline), if deadline.is_some() => {
-                    terminal.warn("the command did not stop in time; killing it");
-                    running.stop.overdue()
+                    // First: a log that nobody reads may be what keeps it, and us.
+                    running.child.act(running.stop.overdue());
+                    terminal.warn("the command did not stop in time, and was killed");
+                    continue;
                 }
                 () = at(timer), if timer.is_some() => running.step(),
                 Some(event) = events.recv() => running.on(event),
@@ -288,8 +290,9 @@ impl Running<'_, '_> {
         }
         match self.restart.step(Instant::now()) {
             Step::Kill => {
-                terminal.warn("the command did not stop for its restart; killing it");
-                Action::Kill
+                self.child.act(Action::Kill);
+                terminal.warn("the command did not stop for its restart, and was killed");
+                Action::Nothing
             }
             Step::Nothing => Action::Nothing,
             Step::Stop => {

@@ -79,12 +79,13 @@ impl Stop {
     }
 
     fn asked(&mut self, signal: Signal, now: Instant) -> Action {
-        let last = self.last.replace((signal, now));
         self.first.get_or_insert(now);
         let requested = *self.requested.get_or_insert(now);
-        if last.is_some_and(|(number, at)| number == signal && now - at < COPY) {
+        // A copy does not make the next one a copy: who asks twice a second asks again.
+        if self.last.is_some_and(|(number, at)| number == signal && now - at < COPY) {
             return Action::Nothing;
         }
+        self.last = Some((signal, now));
         if signal != Signal::HUP && now - requested >= COPY {
             self.killed = true;
             self.hurried = true;
@@ -198,6 +199,14 @@ mod tests {
         assert_eq!(stop.on(sent(Signal::TERM), after(start, 7500)), Action::Kill);
         assert!(stop.was_told() && stop.hurried);
         assert_eq!(stop.deadline(), None);
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_again_and_again_is_heard_after_a_second() {
+        let (mut stop, start) = (Stop::new(GRACE), Instant::now());
+        assert_eq!(stop.on(sent(Signal::TERM), start), Action::Forward(Signal::TERM));
+        assert_eq!(stop.on(sent(Signal::TERM), after(start, 600)), Action::Nothing);
+        assert_eq!(stop.on(sent(Signal::TERM), after(start, 1200)), Action::Kill);
     }
 
     /// GitHub's runner signals a shell that does not pass INT on and dies of TERM.

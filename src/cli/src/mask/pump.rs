@@ -7,7 +7,10 @@
 use std::{
     fs::File,
     io::{self, Read as _, Write as _},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -38,22 +41,47 @@ impl Shared {
     }
 }
 
-/// Carries `from` to `to`; the result hears when all of it has gone.
-pub(super) fn start(
-    from: File,
-    to: File,
-    shared: Arc<Shared>,
-) -> io::Result<oneshot::Receiver<()>> {
-    let (done, finished) = oneshot::channel();
-    thread::Builder::new().name("mask".to_owned()).spawn(move || {
-        // A stream that breaks is at its end.
-        let _ = carry(from, to, &shared);
-        let _ = done.send(());
-    })?;
-    Ok(finished)
+/// How far one stream has come.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    writing: AtomicBool,
+    written: AtomicU64,
 }
 
-fn carry(mut from: File, mut to: File, shared: &Shared) -> io::Result<()> {
+impl Progress {
+    /// Whether something that was read has not gone out yet.
+    pub(super) fn is_writing(&self) -> bool {
+        self.writing.load(Ordering::Acquire)
+    }
+
+    /// How much has gone out.
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
+    }
+}
+
+/// One stream on its way.
+#[derive(Debug)]
+pub(super) struct Pump {
+    /// Hears when all of it has gone.
+    pub(super) finished: oneshot::Receiver<()>,
+    pub(super) progress: Arc<Progress>,
+}
+
+/// Carries `from` to `to`.
+pub(super) fn start(from: File, to: File, shared: Arc<Shared>) -> io::Result<Pump> {
+    let (done, finished) = oneshot::channel();
+    let progress = Arc::new(Progress::default());
+    let own = Arc::clone(&progress);
+    thread::Builder::new().name("mask".to_owned()).spawn(move || {
+        // A stream that breaks is at its end.
+        let _ = carry(from, to, &shared, &own);
+        let _ = done.send(());
+    })?;
+    Ok(Pump { finished, progress })
+}
+
+fn carry(mut from: File, mut to: File, shared: &Shared, progress: &Progress) -> io::Result<()> {
     let (mut filter, mut out) = (Filter::default(), Vec::new());
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
@@ -68,19 +96,23 @@ fn carry(mut from: File, mut to: File, shared: &Shared) -> io::Result<()> {
             };
             filter.push(&shared.now(), chunk.get(..length).unwrap_or_default(), &mut out);
         }
-        write(&mut to, &out)?;
+        write(&mut to, &out, progress)?;
         out.clear();
     }
     filter.flush(&shared.now(), &mut out);
-    write(&mut to, &out)
+    write(&mut to, &out, progress)
 }
 
 /// Writes all of `bytes`, also to what somebody has set not to block.
-fn write(to: &mut File, mut bytes: &[u8]) -> io::Result<()> {
+fn write(to: &mut File, mut bytes: &[u8], progress: &Progress) -> io::Result<()> {
+    progress.writing.store(!bytes.is_empty(), Ordering::Release);
     while !bytes.is_empty() {
         match to.write(bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Ok(written) => {
+                bytes = bytes.get(written..).unwrap_or_default();
+                progress.written.fetch_add(written as u64, Ordering::AcqRel);
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 is_ready(to, PollFlags::OUT, None)?;
@@ -88,6 +120,7 @@ fn write(to: &mut File, mut bytes: &[u8]) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
+    progress.writing.store(false, Ordering::Release);
     Ok(())
 }
 
@@ -122,7 +155,7 @@ mod tests {
     #[test]
     fn a_stream_is_carried_to_its_end() {
         let ((from, mut command), (mut reader, to)) = (pipe(), pipe());
-        let mut finished = start(from, to, shared()).unwrap();
+        let mut finished = start(from, to, shared()).unwrap().finished;
         let writer = thread::spawn(move || {
             for _ in 0..20_000 {
                 command.write_all(b"0123456789 hunter2-").unwrap();
@@ -155,7 +188,7 @@ mod tests {
     fn a_reader_that_is_gone_is_gone_for_the_command_too() {
         let ((from, mut command), (reader, to)) = (pipe(), pipe());
         drop(reader);
-        let finished = start(from, to, shared()).unwrap();
+        let finished = start(from, to, shared()).unwrap().finished;
         command.write_all(b"x").unwrap();
         finished.blocking_recv().unwrap();
         let error = command.write_all(b"x").unwrap_err();

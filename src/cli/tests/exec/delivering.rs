@@ -38,11 +38,16 @@ fn a_program_finds_its_file_by_the_usual_variable() {
 #[test]
 fn references_name_roles_that_nothing_else_names() {
     let broker = Broker::granting(vec![postgres("pg"), lease("api", &[], &[("key", "k-secret")])]);
-    let words = ["exec", "--env", "K=api/key", "--", "sh", "-c", "echo $URL $K ${PGUSER-none}"];
+    let words = ["exec", "--resolve-env=URL", "--env", "K=api/key", "--", "sh", "-c"];
+    let words = [&words[..], &["echo $URL $K ${PGUSER-none} $TITLE"]].concat();
     let mut command = dayfly(&broker.url, &words);
     command.env("URL", "x://dayfly://pg/username@dayfly://pg/host/");
+    command.env("TITLE", "dayfly://production/password");
     let finished = run(command);
-    assert_eq!(finished.out, "x://df_x@db.example/ k-secret none\n", "{finished:?}");
+    assert_eq!(
+        finished.out, "x://df_x@db.example/ k-secret none dayfly://production/password\n",
+        "{finished:?}"
+    );
     let roles = &broker.asked("POST /api/v1/tasks")[0].body["roles"];
     assert_eq!(roles, &serde_json::json!(["pg", "api"]));
 }

@@ -2,8 +2,10 @@
 
 use std::{
     fs,
+    io::Read as _,
     os::unix::fs::PermissionsExt as _,
     process::{Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -168,4 +170,21 @@ fn a_terminal_is_not_taken_away() {
 #[expect(clippy::disallowed_methods, reason = "the program is watched from outside its clock")]
 fn now() -> Instant {
     Instant::now()
+}
+
+/// As when an upload at the other end of the pipe takes a while.
+#[test]
+fn whoever_reads_slowly_gets_all_of_it() {
+    let broker = Broker::granting(vec![postgres("pg")]);
+    let script = "head -c 300000 /dev/zero | tr '\\0' x";
+    let words = ["exec", "--role", "pg", "--mask", "always", "--", "sh", "-c", script];
+    let mut command = dayfly(&broker.url, &words);
+    let mut running = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut out = running.stdout.take().unwrap();
+    // Longer than what a process that was left behind may hold the pipe.
+    thread::sleep(Duration::from_millis(2500));
+    let mut text = Vec::new();
+    out.read_to_end(&mut text).unwrap();
+    assert_eq!(text.len(), 300_000);
+    assert!(running.wait().unwrap().success());
 }

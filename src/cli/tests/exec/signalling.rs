@@ -80,7 +80,7 @@ fn a_command_that_does_not_stop_in_time_is_killed() {
     running.signal(Signal::TERM);
     let finished = running.finish();
     assert_eq!(finished.signal, Some(Signal::KILL.as_raw()), "{finished:?}");
-    assert!(finished.err.contains("killing it"), "{}", finished.err);
+    assert!(finished.err.contains("and was killed"), "{}", finished.err);
     assert_eq!(broker.outcome(), "cancelled");
 }
 

@@ -37,6 +37,8 @@ pub(in crate::exec) struct Plan {
     /// Variables besides those that the roles name.
     pub(super) variables: BTreeMap<String, Text>,
     pub(super) items: Vec<Item>,
+    /// Variables with references that nobody has named.
+    unresolved: Vec<String>,
     pub(super) fifo_reads: Option<u32>,
     pub(super) on_rotate: OnRotate,
 }
@@ -60,20 +62,36 @@ impl Plan {
     /// Reads what the arguments name and finds what is wrong with it.
     pub(in crate::exec) fn new(args: &ExecArgs, ambient: &Ambient) -> Result<Self, Error> {
         environment::check(&args.roles)?;
-        let DeliverArgs { variables, env_files, files, fifos, fifo_reads, on_rotate, .. } =
-            &args.deliver;
+        let DeliverArgs {
+            resolve_env,
+            variables,
+            env_files,
+            files,
+            fifos,
+            fifo_reads,
+            on_rotate,
+            ..
+        } = &args.deliver;
         let mut plan = Self {
             requests: args.roles.clone(),
             roles: environment::roles(&args.roles),
             variables: BTreeMap::new(),
             items: Vec::new(),
+            unresolved: Vec::new(),
             fifo_reads: *fifo_reads,
             on_rotate: on_rotate.clone(),
         };
         for (name, value) in ambient.iter() {
             let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else { continue };
-            if has_reference(value) && !environment::inherit::is_ours(name) {
+            if !has_reference(value) || environment::inherit::is_ours(name) {
+                continue;
+            }
+            // CI puts strangers' words into variables: titles, messages, names of branches. Only
+            // whoever writes the command line says whose text names roles.
+            if resolve_env.iter().any(|named| named == name) {
                 plan.set(name, value)?;
+            } else {
+                plan.unresolved.push(name.to_owned());
             }
         }
         for path in env_files {
@@ -95,6 +113,11 @@ impl Plan {
         }
         plan.check(args.aws_endpoint.is_some())?;
         Ok(plan)
+    }
+
+    /// The variables that the command inherits with a reference in them, as they are.
+    pub(in crate::exec) fn unresolved(&self) -> &[String] {
+        &self.unresolved
     }
 
     /// The roles to ask for.

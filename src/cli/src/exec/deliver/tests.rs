@@ -98,8 +98,11 @@ fn value(delivered: &Delivered<'_>, name: &str) -> String {
 #[test]
 fn roles_that_anything_names_are_asked_for() {
     let words = ["--role", "a", "--env", "X=b/key", "--file", "db.json=c", "--fifo", "k=d/key"];
-    let inherited = [("URL", "http://dayfly://e/username@h"), ("OTHER", "plain")];
+    let words = [&words[..], &["--resolve-env", "MORE,URL"]].concat();
+    let title = ("CI_COMMIT_MESSAGE", "see dayfly://production/password and dayfly:// itself");
+    let inherited = [("URL", "http://dayfly://e/username@h"), ("OTHER", "plain"), title];
     let plan = run(&words, &inherited).plan().unwrap();
+    assert_eq!(plan.unresolved(), ["CI_COMMIT_MESSAGE"], "a stranger's words name no role");
     assert_eq!(plan.roles(), ["a", "e", "b", "c", "d"]);
     assert!(matches!(run(&[], &[]).plan(), Err(Error::NoRole)));
 }
@@ -124,9 +127,9 @@ fn what_is_wrong_is_found_before_anything_is_minted() {
         let error = refused(words, &[]);
         assert!(error.starts_with(expected), "{words:?}: {error}");
     }
-    let error = refused(&["--role", "r"], &[("X", "a dayfly://r of hunter2")]);
+    let error = refused(&["--role", "r", "--resolve-env=X"], &[("X", "a dayfly://r of hunter2")]);
     assert_eq!(error, "the variable X has a dayfly:// that is not dayfly://ROLE/FIELD");
-    let error = refused(&[], &[("LD_PRELOAD", "dayfly://r/x")]);
+    let error = refused(&["--resolve-env=LD_PRELOAD"], &[("LD_PRELOAD", "dayfly://r/x")]);
     assert!(error.contains("LD_PRELOAD is reserved"), "{error}");
     assert!(run(&["--role", "r"], &[("DAYFLY_ID_TOKEN", "dayfly://x")]).plan().is_ok());
 }
@@ -139,6 +142,7 @@ fn references_are_replaced_wherever_variables_come_from() {
         .unwrap();
     let words =
         ["--role", "pg", "--env", "DIRECT=pg/password", "--env-file", file.to_str().unwrap()];
+    let words = [&words[..], &["--resolve-env=FROM_PARENT"]].concat();
     let inherited = [("FROM_PARENT", "x dayfly://pg/host!"), ("PLAIN", "old")];
     let credentials = vec![("pg", postgres("df_1")), ("api", key("k"))];
     run(&words, &inherited)

@@ -5,6 +5,11 @@
 
 use std::{fmt, fs, str::FromStr};
 
+use rustix::{
+    io::Errno,
+    process::{Pid, test_kill_process},
+};
+
 /// A process, by more than its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Owner {
@@ -23,7 +28,12 @@ impl Owner {
 
     /// Whether it is known to be no more.
     pub(super) fn is_dead(&self) -> bool {
-        namespace() == Some(self.namespace) && started(self.pid) != Some(self.started)
+        if namespace() != Some(self.namespace) {
+            return false;
+        }
+        // One that hides its memory cannot be looked at where `/proc` is mounted with `hidepid`;
+        // that it is there can be asked all the same.
+        started(self.pid).map_or_else(|| is_gone(self.pid), |started| started != self.started)
     }
 }
 
@@ -43,6 +53,12 @@ impl FromStr for Owner {
         let pid = u32::try_from(pid).map_err(|_| ())?;
         if parts.next().is_some() { Err(()) } else { Ok(Self { pid, started, namespace }) }
     }
+}
+
+/// Whether no process has the number.
+fn is_gone(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH))
 }
 
 /// When a process started.
