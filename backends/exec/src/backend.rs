@@ -10,7 +10,7 @@ use data_encoding::HEXLOWER;
 use dayfly_backend_sdk::{
     Backend, CanaryReport, Capabilities, Credential, Doomed, Error, ErrorKind, Handle,
     HandlePrefix, Listed, Listing, Liveness, Marker, MintRequest, Plan, RenewRequest, Revocation,
-    Secret, Template, Timestamp,
+    Secret, Template, Timestamp, is_variable,
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::de::DeserializeOwned;
@@ -92,11 +92,6 @@ fn named<'a>(doomed: &'a [Doomed]) -> Vec<Named<'a>> {
     doomed.iter().map(name).collect()
 }
 
-fn is_variable(name: &str) -> bool {
-    let legal = |c: u8| c.is_ascii_uppercase() || c.is_ascii_digit() || c == b'_';
-    name.bytes().all(legal) && name.starts_with(|c: char| c.is_ascii_uppercase())
-}
-
 #[async_trait]
 impl Backend for ExecBackend {
     fn capabilities(&self) -> &Capabilities {
@@ -137,7 +132,10 @@ impl Backend for ExecBackend {
         } else if !minted.environment.values().all(known) {
             Some("the program's answer has a variable for a field that it does not have")
         } else if !minted.environment.keys().all(|name| is_variable(name)) {
-            Some("the program's answer has a variable that is none (A-Z, 0-9 and _)")
+            Some(
+                "the program's answer has a variable that is none (A-Z, 0-9 and _), or one that \
+                 steers programs",
+            )
         } else {
             None
         };

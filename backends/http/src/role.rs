@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dayfly_backend_sdk::{Plan, Secret, Template, Timestamp};
+use dayfly_backend_sdk::{Plan, Secret, Template, Timestamp, is_variable};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use url::Url;
@@ -60,7 +60,7 @@ pub enum RoleError {
     #[error("`set` has {0}, which no request of the backend asks for")]
     Unknown(String),
     /// Not a variable, or of no field.
-    #[error("the variable `{0}` is none (A-Z, 0-9 and _), or names no field")]
+    #[error("the variable `{0}` is none (A-Z, 0-9 and _), steers programs, or names no field")]
     Variable(String),
 }
 
@@ -148,9 +148,4 @@ pub(crate) fn of_plan(plan: &Plan) -> Option<&Map<String, Value>> {
 
 fn quoted<'a>(names: impl Iterator<Item = &'a &'a str>) -> String {
     names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-}
-
-fn is_variable(name: &str) -> bool {
-    let legal = |c: u8| c.is_ascii_uppercase() || c.is_ascii_digit() || c == b'_';
-    name.bytes().all(legal) && name.starts_with(|c: char| c.is_ascii_uppercase())
 }

@@ -12,6 +12,7 @@ mod handle;
 mod secret;
 mod text;
 mod timestamp;
+mod variable;
 
 #[cfg(feature = "testkit")]
 pub mod testkit;
@@ -27,3 +28,4 @@ pub use handle::{Handle, HandleError, HandlePrefix};
 pub use secret::Secret;
 pub use text::percent_encode;
 pub use timestamp::Timestamp;
+pub use variable::is_variable;

@@ -14,6 +14,7 @@ mod problem;
 mod role;
 mod standing;
 mod task;
+mod variable;
 
 pub use audit::{AuditPage, AuditRecord};
 pub use check::{CheckRole, CheckedCaller, Claim, DecidingRule, RoleCheck, RoleDecision};
@@ -34,3 +35,4 @@ pub use task::{
     Bind, CompleteTask, Completed, CreateTask, Heartbeat, Introspection, LeaseCounts, OnBehalfOf,
     OpenedTask, Outcome, PersonToken, Task, TaskPage, WhoAmI,
 };
+pub use variable::{is_reserved, is_variable_name};

@@ -6,9 +6,10 @@
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgAction, Args, ValueEnum};
+use dayfly_api::is_variable_name;
 use rustix::process::Signal;
 
-use crate::args::values::{duration, is_variable_name};
+use crate::args::values::duration;
 
 const FILE_HELP: &str = "\
 Put a credential into a file in memory, for this user alone, and remove it at the end

@@ -4,7 +4,7 @@
 
 use std::{str::FromStr, time::Duration};
 
-use dayfly_api::Outcome;
+use dayfly_api::{Outcome, is_variable_name};
 
 /// One `--role`: which role, and what its variables' names begin with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,13 +97,6 @@ impl FromStr for ServedCredential {
         let role = role_name(role).map_err(|_| EXPECTED)?;
         Ok(Self { name: name.to_owned(), role, part })
     }
-}
-
-/// Whether every shell and every program can read a variable of this name.
-pub(crate) fn is_variable_name(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
-        && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// `90s`, `15m`, `1h30m`. A number without a unit is refused: readers disagree on what it is.

@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, ffi::OsString};
 
+use dayfly_api::{is_reserved, is_variable_name};
 use toml::de::DeTable;
 
 use super::{
@@ -12,7 +13,6 @@ use super::{
     file::Origin,
     text::{Key, Reader, Value, below},
 };
-use crate::{args::is_variable_name, exec::environment::is_reserved};
 
 /// A profile's keys.
 const KEYS: &[&str] = &[

@@ -8,57 +8,13 @@ pub(super) mod size;
 
 use std::collections::BTreeMap;
 
-use dayfly_api::Lease;
+use dayfly_api::{Lease, is_reserved, is_variable_name};
 
 pub(crate) use crate::exec::environment::inherit::competing;
-use crate::{
-    agent::aws::ADDRESS,
-    args::{RoleRequest, is_variable_name},
-};
+use crate::{agent::aws::ADDRESS, args::RoleRequest};
 
 /// What the kernel accepts as one `NAME=value`, its final NUL included.
 const VARIABLE_BYTES_MAX: usize = 128 * 1024;
-
-/// Names by which programs are steered rather than informed.
-const RESERVED: &[&str] = &[
-    "BASH_ENV",
-    "EDITOR",
-    "ENV",
-    "GITHUB_ENV",
-    "GITHUB_OUTPUT",
-    "GITHUB_PATH",
-    "GITHUB_STATE",
-    "GIT_EXTERNAL_DIFF",
-    "GIT_SSH_COMMAND",
-    "GLIBC_TUNABLES",
-    "HOME",
-    "IFS",
-    "JAVA_TOOL_OPTIONS",
-    "NODE_EXTRA_CA_CERTS",
-    "NODE_OPTIONS",
-    "PAGER",
-    "PATH",
-    "PERL5LIB",
-    "PERL5OPT",
-    "PROMPT_COMMAND",
-    "PS1",
-    "PS2",
-    "PWD",
-    "PYTHONPATH",
-    "PYTHONSTARTUP",
-    "RUBYLIB",
-    "RUBYOPT",
-    "SHELL",
-    "SSL_CERT_DIR",
-    "SSL_CERT_FILE",
-    "TERM",
-    "USER",
-    "_JAVA_OPTIONS",
-];
-const RESERVED_PREFIXES: &[&str] = &["ACTIONS_", "DAYFLY_", "DYLD_", "LD_", "RUNNER_"];
-const RESERVED_SUFFIX: &str = "_PROXY";
-/// The one name of ours that is a credential's: where an API key goes.
-const API_KEY: &str = "DAYFLY_API_KEY";
 
 /// Finds what can be known to be wrong before anything is minted.
 pub(crate) fn check(requests: &[RoleRequest]) -> Result<(), Error> {
@@ -177,15 +133,6 @@ pub(super) fn check_value(name: &str, value: &str) -> Result<(), &'static str> {
         return Err("has a value that is too long for the system");
     }
     Ok(())
-}
-
-/// Whether programs are steered by `name`, or we are.
-pub(crate) fn is_reserved(name: &str) -> bool {
-    // Some programs read `http_proxy`, some `HTTP_PROXY`.
-    let upper = name.to_ascii_uppercase();
-    RESERVED.contains(&name)
-        || upper.ends_with(RESERVED_SUFFIX)
-        || (name != API_KEY && RESERVED_PREFIXES.iter().any(|p| upper.starts_with(p)))
 }
 
 /// Why the environment can't be made.

@@ -3,6 +3,8 @@
 //! Invariant: a line is read in the one way in which every reader of such files would, or it is an
 //! error with its number. Nothing of a value is shown.
 
+use dayfly_api::is_variable_name;
+
 /// A line's name and value.
 pub(super) type Line = (String, String);
 
@@ -24,7 +26,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Line>, Fault> {
         }
         let line = line.strip_prefix("export ").map_or(line, str::trim_start);
         let (name, value) = line.split_once('=').ok_or(fault("is not NAME=value"))?;
-        if !crate::args::is_variable_name(name) {
+        if !is_variable_name(name) {
             return Err(fault("has a NAME that is not letters, digits and `_`"));
         }
         if lines.iter().any(|(other, _)| other == name) {

@@ -5,6 +5,8 @@
 
 use std::fmt::Write as _;
 
+use dayfly_api::is_variable_name;
+
 use super::{Section, Unfit};
 
 /// The role's variables.
@@ -23,7 +25,7 @@ pub(super) fn write(section: &Section<'_>, text: &mut String) -> Result<(), Unfi
                  differ on; use json",
             ));
         }
-        if !crate::args::is_variable_name(name) {
+        if !is_variable_name(name) {
             return Err(section.unfit(field, "is meant for a variable whose name is none"));
         }
         let _ = writeln!(text, "{name}='{value}'");
