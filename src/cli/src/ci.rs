@@ -35,6 +35,16 @@ impl Ci {
         };
         SIGNS.iter().find(|(name, _)| is_set(name)).map(|(_, platform)| *platform)
     }
+
+    /// The name of the process that reads what a job's steps print, where it takes commands from
+    /// that.
+    pub(crate) fn runner(self) -> Option<&'static str> {
+        match self {
+            Self::Azure => Some("Agent.Worker"),
+            Self::GitHub => Some("Runner.Worker"),
+            Self::Buildkite | Self::Other => None,
+        }
+    }
 }
 
 #[cfg(test)]

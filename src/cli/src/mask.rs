@@ -7,6 +7,7 @@ mod filter;
 mod needles;
 mod platform;
 mod pump;
+mod reader;
 
 use std::{
     cell::RefCell,
@@ -22,7 +23,6 @@ use std::{
 
 use dayfly_api::Lease;
 use futures_util::future::join_all;
-use rustix::fs::{FileType, fstat};
 use tokio::{process::Child, time::timeout};
 
 use crate::{
@@ -78,7 +78,8 @@ struct Secret<'a> {
 /// What a stream of ours leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sink {
-    File,
+    /// To the CI platform that we run on, which reads it.
+    Platform,
     Other,
     Terminal,
 }
@@ -119,8 +120,10 @@ impl<'a> Masking<'a> {
         ambient: &'a Ambient,
         terminal: &'a Terminal,
     ) -> Result<Self, Error> {
-        let (out, err) = (sink(io::stdout().as_fd()), sink(io::stderr().as_fd()));
-        let mut way = decide(wish, Ci::of(ambient), agent.is_some(), out, err)?;
+        let ci = Ci::of(ambient);
+        let (out, err) = (io::stdout(), io::stderr());
+        let mut way =
+            decide(wish, ci, agent.is_some(), sink(out.as_fd(), None), sink(err.as_fd(), ci))?;
         if is_gone && matches!(way, Way::Filter { .. }) {
             if wish == Mask::Always {
                 return Err(Error::Replaced);
@@ -177,8 +180,8 @@ impl<'a> Masking<'a> {
             if let Err(error) = platform::redact(agent, self.ambient, secret.value).await {
                 let label = &secret.label;
                 self.terminal.warn(&format!("buildkite-agent does not mask {label}: {error}"));
-                let streams = (sink(io::stdout().as_fd()), sink(io::stderr().as_fd()));
-                *self.way.borrow_mut() = filtered(streams.0, streams.1);
+                let (out, err) = (io::stdout(), io::stderr());
+                *self.way.borrow_mut() = filtered(sink(out.as_fd(), None), sink(err.as_fd(), None));
                 return;
             }
         }
@@ -193,11 +196,30 @@ impl<'a> Masking<'a> {
         }
     }
 
+    /// The same for a program beside the command, all of whose output goes to our stderr.
+    pub(crate) fn streams_to_stderr(&self) -> [Stdio; 2] {
+        match *self.way.borrow() {
+            Way::Filter { err: true, .. } => [Stdio::piped(), Stdio::piped()],
+            Way::Agent | Way::Filter { .. } | Way::Off | Way::Platform(_) => {
+                [io::stderr().into(), Stdio::inherit()]
+            }
+        }
+    }
+
     /// Takes up the pipes of a child that was started with [`Self::streams`].
     pub(crate) fn attach(&self, child: &mut Child) -> io::Result<Drains> {
+        self.attach_to(io::stdout().as_fd(), child)
+    }
+
+    /// The same of one that was started with [`Self::streams_to_stderr`].
+    pub(crate) fn attach_to_stderr(&self, child: &mut Child) -> io::Result<Drains> {
+        self.attach_to(io::stderr().as_fd(), child)
+    }
+
+    fn attach_to(&self, stdout: BorrowedFd<'_>, child: &mut Child) -> io::Result<Drains> {
         let mut drains = Drains(Vec::new());
         if let Some(out) = child.stdout.take() {
-            drains.0.push(self.pump(out.into_owned_fd()?, io::stdout().as_fd())?);
+            drains.0.push(self.pump(out.into_owned_fd()?, stdout)?);
         }
         if let Some(err) = child.stderr.take() {
             drains.0.push(self.pump(err.into_owned_fd()?, io::stderr().as_fd())?);
@@ -253,7 +275,7 @@ impl Drains {
 fn decide(wish: Mask, ci: Option<Ci>, has_agent: bool, out: Sink, err: Sink) -> Result<Way, Error> {
     let always = || match (out, err) {
         (Sink::Terminal, _) | (_, Sink::Terminal) => Err(Error::Terminal),
-        (Sink::File | Sink::Other, Sink::File | Sink::Other) => {
+        (Sink::Platform | Sink::Other, Sink::Platform | Sink::Other) => {
             Ok(Way::Filter { out: true, err: true })
         }
     };
@@ -261,9 +283,7 @@ fn decide(wish: Mask, ci: Option<Ci>, has_agent: bool, out: Sink, err: Sink) -> 
         (Mask::Never, _) | (Mask::Auto, None) => Ok(Way::Off),
         (Mask::Always, _) => always(),
         // What is not read by the platform must not be told the secrets.
-        (Mask::Auto, Some(ci @ (Ci::Azure | Ci::GitHub))) if err == Sink::Other => {
-            Ok(Way::Platform(ci))
-        }
+        (Mask::Auto, Some(ci)) if err == Sink::Platform => Ok(Way::Platform(ci)),
         (Mask::Auto, Some(Ci::Buildkite)) if has_agent => Ok(Way::Agent),
         (Mask::Auto, Some(_)) => Ok(filtered(out, err)),
     }
@@ -277,13 +297,14 @@ fn filtered(out: Sink, err: Sink) -> Way {
     }
 }
 
-fn sink(stream: BorrowedFd<'_>) -> Sink {
+/// Where `stream` leads to. Some platforms read commands from it, `ci` perhaps.
+fn sink(stream: BorrowedFd<'_>, ci: Option<Ci>) -> Sink {
     if stream.is_terminal() {
         return Sink::Terminal;
     }
-    match fstat(stream) {
-        Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => Sink::File,
-        Ok(_) | Err(_) => Sink::Other,
+    match ci.and_then(Ci::runner) {
+        Some(runner) if reader::is(runner, stream) => Sink::Platform,
+        Some(_) | None => Sink::Other,
     }
 }
 

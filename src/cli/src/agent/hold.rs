@@ -8,7 +8,9 @@
 
 mod schedule;
 
-use std::{cell::RefCell, convert::Infallible, mem::take, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell, convert::Infallible, fmt, mem::take, pin::Pin, sync::Arc, time::Duration,
+};
 
 use dayfly_api::Lease;
 use tokio::sync::{Notify, oneshot};
@@ -38,6 +40,15 @@ pub(crate) struct Minter<'a> {
     pub(crate) terminal: &'a Terminal,
     /// When the task ends, as the broker writes it.
     pub(crate) task_ends: &'a str,
+    pub(crate) heard: Option<&'a dyn Heard>,
+}
+
+/// Who hears of each lease, before anybody gets its credential.
+pub(crate) trait Heard: fmt::Debug {
+    /// There is one.
+    fn minted<'f>(&'f self, lease: &'f Lease) -> Pin<Box<dyn Future<Output = ()> + 'f>>;
+    /// It lives longer than was known.
+    fn renewed(&self, lease: &str, expires_at: &str);
 }
 
 /// What is kept for one role.
@@ -148,9 +159,12 @@ impl<'a> Holder<'a> {
 
     /// Gets another one and retires the one there was.
     async fn mint(&self) -> Result<(), Error> {
-        let Minter { client, token, terminal, .. } = self.minter;
+        let Minter { client, token, terminal, heard, .. } = self.minter;
         let from = uptime();
         let lease = client.create_lease(token, &self.role).await?;
+        if let Some(heard) = heard {
+            heard.minted(&lease).await;
+        }
         terminal.note(&format!(
             "task {}: role `{}` → lease {} ({}, until {})",
             lease.task, lease.role, lease.id, lease.backend, lease.expires_at
@@ -238,6 +252,9 @@ impl<'a> Holder<'a> {
             };
             match renewed {
                 Ok(renewed) => {
+                    if let Some(heard) = self.minter.heard {
+                        heard.renewed(lease, &renewed.expires_at);
+                    }
                     held.renewed(&renewed, from, self.minter.task_ends);
                     state.warned = false;
                     return;

@@ -3,7 +3,7 @@
 //! Invariant: the credential came with the task like all others, so a command whose endpoint was
 //! denied is never started; no other AWS credential that we know of is left in its way.
 
-use std::{collections::BTreeMap, slice, time::Duration};
+use std::{collections::BTreeMap, pin::Pin, slice, time::Duration};
 
 use dayfly_api::{Credential, Lease, OpenedTask};
 
@@ -11,17 +11,18 @@ use super::{
     Ended, Error,
     deliver::Plan,
     environment::{self, inherit::TASK},
+    report::Record,
     run::Run,
     signals::Signals,
 };
 use crate::{
     agent::{
         aws::{Endpoint, region},
-        hold::Holder,
+        hold::{Heard, Holder, Minter},
         uptime,
     },
     args::ExecArgs,
-    mask::Drains,
+    mask::{Drains, Masking},
 };
 
 /// The port, before there is a credential.
@@ -68,6 +69,24 @@ impl Planned {
     }
 }
 
+/// What is to be known of credentials that come later.
+#[derive(Debug)]
+struct News<'a> {
+    masking: &'a Masking<'a>,
+    record: &'a Record,
+}
+
+impl Heard for News<'_> {
+    fn minted<'f>(&'f self, lease: &'f Lease) -> Pin<Box<dyn Future<Output = ()> + 'f>> {
+        self.record.replaced(lease);
+        Box::pin(self.masking.learn(slice::from_ref(lease)))
+    }
+
+    fn renewed(&self, lease: &str, expires_at: &str) {
+        self.record.renewed(lease, expires_at);
+    }
+}
+
 impl Run<'_> {
     /// Runs the command, with the endpoint beside it if there is one.
     pub(super) async fn run_served(
@@ -88,7 +107,9 @@ impl Run<'_> {
             session.task.id, lease.role, lease.id, lease.backend, lease.expires_at
         ));
         let Planned { endpoint, from, .. } = planned;
-        let holder = Holder::holding(session.minter(), lease, from, Duration::ZERO)?;
+        let news = News { masking: self.masking, record: &session.record };
+        let minter = Minter { heard: Some(&news), ..session.minter() };
+        let holder = Holder::holding(minter, lease, from, Duration::ZERO)?;
         let mut variables = endpoint.variables();
         variables.extend(holder.held().map(|handed| region(&handed)).unwrap_or_default());
         self.delivered.borrow_mut().add(variables);

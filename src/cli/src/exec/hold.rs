@@ -260,7 +260,10 @@ impl Keeper<'_, '_> {
         let _one = self.hooks.lock().await;
         let environment = self.run.delivered.borrow().environment();
         let reason = match environment {
-            Ok(environment) => hook::run(command, environment.variables).await.err(),
+            Ok(environment) => {
+                let variables = environment.variables;
+                hook::run(command, variables, self.run.masking).await.err()
+            }
             Err(error) => Some(error.to_string()),
         };
         if let Some(reason) = reason {

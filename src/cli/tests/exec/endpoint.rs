@@ -101,6 +101,27 @@ fn what_is_served_is_never_about_to_end() {
     running.finish();
 }
 
+/// Its command may print what it got.
+#[test]
+fn what_comes_later_is_masked_and_reported_too() {
+    let broker = broker(6);
+    let home = private_place();
+    let report = home.path().join("report.json");
+    let script = "get() { curl -sS -H \"Authorization: $AWS_CONTAINER_AUTHORIZATION_TOKEN\" \
+                  \"$AWS_CONTAINER_CREDENTIALS_FULL_URI\"; echo; }; get; sleep 4; get";
+    let words = ["exec", "--aws-endpoint", "deploy", "--mask", "always", "--report"];
+    let words = [&words, &[report.to_str().unwrap(), "--", "sh", "-c", script][..]].concat();
+    let finished = run(dayfly(&broker.url, &words));
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let masked = "\"SecretAccessKey\":\"[masked:deploy/secret_access_key]\"";
+    assert_eq!(finished.out.matches(masked).count(), 2, "{finished:?}");
+    let text = fs::read_to_string(&report).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let ids: Vec<_> = report["leases"].as_array().unwrap().iter().map(|one| &one["id"]).collect();
+    assert_eq!(ids, ["lse_0", "lse_1"]);
+    assert_eq!(report["rotations"], 1);
+}
+
 #[test]
 fn a_denied_endpoint_starts_nothing() {
     let broker = Broker::start(|_, _| Answer::json(403, &problem(403, "role_denied", "no")));

@@ -56,17 +56,61 @@ fn a_filter_hides_what_the_log_would_keep() {
     assert!(shown.out.contains(PASSWORD));
 }
 
+/// Runs `step` by a program of this name that reads its output, as a platform's runner does, and
+/// prints what it reads.
+fn step(runner: &str, sign: &str, step: &str) -> (Finished, String, tempfile::TempDir) {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join(runner);
+    let script = "#!/bin/sh\n\
+        cd \"$(dirname \"$0\")\" && mkfifo out err || exit 1\n\
+        sh -c \"$STEP\" >out 2>err &\n\
+        exec 3<out 4<err\n\
+        cat <&3 & cat <&4 >&2\n\
+        wait\n";
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let broker = Broker::granting(vec![postgres("pg")]);
+    let mut command = Command::new(&path);
+    command.env("STEP", step.replace("EXEC", &format!("{} exec -q --role pg", program())));
+    command.env("DAYFLY_URL", &broker.url).env("DAYFLY_ID_TOKEN", "jwt").env(sign, "true");
+    let finished = run(command);
+    let log = fs::read_to_string(home.path().join("log")).unwrap_or_default();
+    (finished, log, home)
+}
+
 /// stdout may go to `gzip`.
 #[test]
 fn github_and_azure_are_told_on_stderr_before_the_command_starts() {
-    for (sign, command) in
-        [("GITHUB_ACTIONS", "::add-mask::"), ("TF_BUILD", "##vso[task.setsecret]")]
-    {
-        let (finished, _) = exec(&["-q"], "echo started >&2; echo data", &[(sign, "true")]);
+    for (runner, sign, command) in [
+        ("Runner.Worker", "GITHUB_ACTIONS", "::add-mask::"),
+        ("Agent.Worker", "TF_BUILD", "##vso[task.setsecret]"),
+    ] {
+        let (finished, _, _) =
+            step(runner, sign, "EXEC -- sh -c 'echo started >&2; echo data' | cat");
         assert_eq!(finished.out, "data\n");
         let url = format!("{command}postgresql://df_x:{PASSWORD}@db.example:5432/shop");
         let expected = [format!("{command}{PASSWORD}"), url, "started".to_owned()];
         assert_eq!(finished.err.lines().collect::<Vec<_>>(), expected);
+    }
+}
+
+/// Only the runner takes the commands out of what it prints: whoever else reads them keeps them.
+#[test]
+fn whoever_reads_instead_of_the_runner_is_told_nothing() {
+    for (runner, line) in [
+        // A pipeline in the step, in a script of the step's, and what keeps it all.
+        ("Runner.Worker", "EXEC -- sh -c 'echo $DATABASE_URL >&2' 2>&1 | tee log"),
+        ("Runner.Worker", "sh -c 'EXEC -- sh -c \"echo \\$DATABASE_URL\" >&2' 2>&1 | tee log"),
+        ("Runner.Worker", "said=$(EXEC -- sh -c 'echo $DATABASE_URL >&2' 2>&1); echo $said >log"),
+        // The runner of another platform.
+        ("Agent.Worker", "EXEC -- sh -c 'echo $DATABASE_URL >&2' 2>&1 | tee log"),
+        ("Agent.Worker", "EXEC -- sh -c 'echo $DATABASE_URL' | tee log"),
+    ] {
+        let (finished, log, _) = step(runner, "GITHUB_ACTIONS", line);
+        assert!(log.contains("[masked:pg/url]"), "{line}: {finished:?}");
+        for text in [&log, &finished.out, &finished.err] {
+            assert!(!text.contains(PASSWORD) && !text.contains("add-mask"), "{line}: {text}");
+        }
     }
 }
 

@@ -155,6 +155,17 @@ fn a_hook_is_run_with_the_new_credential_and_its_failure_is_told() {
     assert!(finished.err.contains("--on-rotate failed (exit status: 3)"), "{}", finished.err);
 }
 
+/// It has the new credential in its environment.
+#[test]
+fn what_a_hook_prints_is_masked_as_the_commands_output_is() {
+    let hook = "exec:env; env >&2";
+    let finished =
+        exec(&broker(2), &["--mask", "always", "--on-rotate", hook], "sleep 1.8; echo done");
+    assert_eq!((finished.code, finished.out.as_str()), (Some(0), "done\n"), "{finished:?}");
+    assert_eq!(finished.err.matches("PGPASSWORD=[masked:r/password]").count(), 2, "{finished:?}");
+    assert!(!finished.err.contains("hunter2"), "{}", finished.err);
+}
+
 /// Neither the lease's end nor the broker's absence stops the command, and there is a replacement
 /// when the broker is back.
 #[test]
