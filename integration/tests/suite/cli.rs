@@ -144,7 +144,7 @@ async fn a_denied_role_starts_nothing_and_names_the_rule() {
         let denied = finish(&mut desk.exec(options, &touch));
         assert_eq!((denied.code, denied.out.as_str()), (Some(125), ""), "{denied:?}");
         assert!(!mark.exists(), "the command was started");
-        let line = "dayfly: error: role `forbidden` was denied by rule `test/no-production`: \
+        let line = "dayfly: error[role_denied]: role `forbidden` was denied by rule `test/no-production`: \
                     tests get no production credential (request req_";
         assert!(denied.err.starts_with(line), "{}", denied.err);
         let advice = "run `dayfly role check forbidden --explain`\n";

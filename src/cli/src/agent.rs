@@ -36,8 +36,11 @@ use crate::{
         http::accept_all,
         place::{Directory, Error as PlaceError, Owned, Socket},
     },
-    args::{AgentArgs, Context, ServedCredential},
-    exec::attended::{Begun, Beside, Caught, Limits, Over},
+    args::{AgentArgs, Context, ServedCredential, process::EnvironmentArgs},
+    exec::{
+        Exit,
+        attended::{Begun, Beside, Caught, Limits, Over},
+    },
     failure::Failure,
     output::Terminal,
 };
@@ -45,8 +48,15 @@ use crate::{
 /// Where a command finds the agent that runs it.
 const SOCKET: &str = "DAYFLY_AGENT_SOCKET";
 
-/// Runs the agent; the result is its exit code.
+/// Runs the agent; the result is its exit code. If a signal ended its command, so it does us.
 pub(crate) async fn run(args: &AgentArgs, context: Context<'_>) -> Result<u8, Failure> {
+    let result = attempt(args, context).await;
+    context.terminal.finish();
+    // What is to be cleaned up has gone with the attempt.
+    result.map(Exit::leave)
+}
+
+async fn attempt(args: &AgentArgs, context: Context<'_>) -> Result<Exit, Failure> {
     let beside = Beside::find(&args.command, context.ambient)?;
     let client = context.client()?;
     let places = Places::make(args, context).await?;
@@ -69,7 +79,7 @@ pub(crate) async fn run(args: &AgentArgs, context: Context<'_>) -> Result<u8, Fa
     let identity = (&args.identity, args.no_proof);
     let session = match caught.begin(&client, identity, &request, context).await? {
         Begun::Open(session) => session,
-        Begun::Stopped(code) => return Ok(code),
+        Begun::Stopped(stopped) => return Err(stopped.into()),
     };
     let minter = session.minter();
     let hold = |role: &String| Holder::new(minter, role, args.eager, args.overlap);
@@ -79,13 +89,13 @@ pub(crate) async fn run(args: &AgentArgs, context: Context<'_>) -> Result<u8, Fa
     if args.eager {
         let filled = tokio::select! {
             filled = served.fill() => filled.map(|()| None),
-            code = caught.stopped(context.terminal) => Ok(Some(code)),
+            stopped = caught.stopped() => Ok(Some(stopped)),
         };
         if !matches!(filled, Ok(None)) {
             session.give_up(&mut caught, limits).await;
         }
-        if let Some(code) = filled? {
-            return Ok(code);
+        if let Some(stopped) = filled? {
+            return Err(stopped.into());
         }
     }
     context.terminal.note(&format!(
@@ -104,7 +114,9 @@ pub(crate) async fn run(args: &AgentArgs, context: Context<'_>) -> Result<u8, Fa
             over = served.over(args.idle, ends) => over,
         }
     };
-    Ok(session.attend(&mut caught, beside, limits, work, context.ambient).await?)
+    let environment = EnvironmentArgs::default();
+    let inherited = context.inheritance(&args.identity, &environment);
+    Ok(session.attend(&mut caught, beside, limits, work, inherited).await?)
 }
 
 /// All that is served, each once.

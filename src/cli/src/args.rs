@@ -44,19 +44,19 @@ pub(crate) use crate::args::{
     renew::LeaseRenewArgs,
     tasks::TaskListArgs,
     tool::{CompletionArgs, ManArgs, Shell, VersionArgs},
-    values::{MappedField, Part, RoleRequest, ServedCredential, is_variable_name},
+    values::{MappedField, Part, RoleRequest, ServedCredential},
 };
 use crate::{
     ambient::Ambient,
     args::{
         config::ConfigCommand,
-        process::ProcessArgs,
+        process::{EnvironmentArgs, ProcessArgs},
         values::{Heartbeat, duration, heartbeat, outcome, role_name, ttl},
     },
     ci::Ci,
     client::{self, BrokerUrl, Client},
     config::Config,
-    exec::environment::inherit::TASK,
+    exec::environment::inherit::{Inheritance, TASK},
     identity::{self, Token},
     login::Login,
     output::{Terminal, When},
@@ -553,7 +553,17 @@ pub(crate) struct Context<'a> {
     pub(crate) terminal: &'a Terminal,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    /// What a command inherits whose task is opened with this identity.
+    pub(crate) fn inheritance(
+        &self,
+        args: &IdentityArgs,
+        environment: &'a EnvironmentArgs,
+    ) -> Inheritance<'a> {
+        let signing = identity::signing(args.kind, args.token_file.as_deref(), self.ambient);
+        Inheritance::new(self.ambient, environment).without(signing)
+    }
+
     /// A client of the broker that flags, environment and configuration name.
     pub(crate) fn client(&self) -> Result<Client, client::Error> {
         let url = self.broker.url.as_deref().or_else(|| self.ambient.text("DAYFLY_URL"));
@@ -643,7 +653,7 @@ impl Context<'_> {
         Ok(Arc::new(key))
     }
 
-    fn proof_key_file<'a>(&'a self, args: &'a IdentityArgs) -> Option<&'a Path> {
+    fn proof_key_file<'b>(&'b self, args: &'b IdentityArgs) -> Option<&'b Path> {
         let named = self.ambient.value("DAYFLY_PROOF_KEY_FILE").map(Path::new);
         args.proof_key_file.as_deref().or(named)
     }

@@ -70,7 +70,7 @@ async fn gcp(wanted: &WantedArgs, context: Context<'_>) -> Result<u8, Failure> {
     };
     match given.await {
         Ok(code) => Ok(code),
-        Err(failure) if failure.is_closed_pipe() => Err(failure),
+        Err(failure) if failure.is_closed_pipe() || failure.is_stop() => Err(failure),
         Err(failure) => {
             let text = gcp::failure(failure.exit_code(), &failure.to_line());
             context.terminal.data(&text)?;
@@ -108,7 +108,7 @@ async fn git(helper: &HelperArgs, context: Context<'_>) -> Result<u8, Failure> {
 async fn docker(helper: &HelperArgs, context: Context<'_>) -> Result<u8, Failure> {
     match docker_operation(helper, context).await {
         Ok(code) => Ok(code),
-        Err(failure) if failure.is_closed_pipe() => Err(failure),
+        Err(failure) if failure.is_closed_pipe() || failure.is_stop() => Err(failure),
         Err(failure) => {
             context.terminal.data(&format!("{}\n", printable(&failure.to_line())))?;
             Ok(failure::FAILED)

@@ -13,6 +13,7 @@ mod endpoint;
 pub(crate) mod environment;
 mod heartbeat;
 mod hold;
+pub(crate) mod opening;
 mod parent;
 mod reap;
 mod renew;
@@ -24,16 +25,18 @@ mod stop;
 mod suggest;
 
 use std::{
-    cell::RefCell, ffi::OsString, io, mem::take, path::Path, pin::pin, rc::Rc, sync::Arc,
-    time::Duration,
+    cell::RefCell, ffi::OsString, io, mem::take, path::Path, rc::Rc, sync::Arc, time::Duration,
 };
 
 use dayfly_api::{CreateTask, Credential, Lease, OpenedTask, Outcome, Problem};
 use futures_util::future::join;
 use rustix::process::{Pid, Signal, getpid};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
-pub(crate) use crate::exec::{child::become_child, deliver::place_of_files};
+pub(crate) use crate::exec::{
+    child::{Exit, become_child},
+    deliver::place_of_files,
+};
 use crate::{
     agent::{hold as agent_hold, place},
     ambient::Ambient,
@@ -42,18 +45,18 @@ use crate::{
         process::{ProcessArgs, RevokeFailure},
     },
     ci::Ci,
-    client::{self, Client, jittered},
+    client::{self, Client},
     exec::{
-        child::Exit,
         deliver::{Delivered, Plan},
         endpoint::Planned,
-        environment::inherit::{Inheritance, TASK},
+        environment::inherit::TASK,
+        opening::Opening,
         parent::Parent,
         report::Record,
         run::Run,
         signals::Signals,
     },
-    identity::{self, Source, Token},
+    identity::{self, Token},
     mask::{self, Drains, Masking},
     output::Terminal,
     proof::{self, Key},
@@ -92,6 +95,7 @@ pub(crate) async fn run(args: &ExecArgs, context: Context<'_>) -> Result<u8, Err
         let failure = crate::failure::Failure::Exec(Error::report(path, source));
         context.terminal.warn(&failure.to_line());
     }
+    context.terminal.finish();
     // Everything that is to be cleaned up has been.
     result.map(Exit::leave)
 }
@@ -116,7 +120,7 @@ async fn attempt(
     request.on_behalf_of = args.on_behalf.token(context.ambient)?;
     child::hide_memory();
     let key = key(args.no_proof, &args.identity, context)?;
-    let inheritance = Inheritance::new(context.ambient, &args.process.environment);
+    let inheritance = context.inheritance(&args.identity, &args.process.environment);
     let file_dir = args.deliver.file_dir.as_deref();
     let delivered = Delivered::prepare(&plan, file_dir, inheritance, context.terminal)?;
     let delivered = delivered.of(&args.command);
@@ -126,24 +130,20 @@ async fn attempt(
     if parent.is_some_and(Parent::is_gone) {
         return Ok(stopped(Signal::TERM, context.terminal));
     }
-    let asked = (&source, audience.as_str());
-    let stop = (&mut signals, context.terminal);
-    let mut opened = match begin(&client, asked, key.as_ref(), &request, stop).await? {
-        Ok(opened) => opened,
+    let opening = Opening {
+        client: &client,
+        source: &source,
+        audience: &audience,
+        key: key.as_ref(),
+        request: &request,
+    };
+    let mut session = match begin(opening, &mut signals, (context.terminal, record)).await? {
+        Ok(session) => session,
         Err(exit) => return Ok(exit),
     };
-    record.opened(&opened);
-    let served = planned.map(|planned| planned.with_lease(&mut opened)).transpose();
-    masking.learn(&opened.leases).await;
-    let (leases, credentials) = apart(take(&mut opened.leases));
-    let session = Session {
-        token: Token::of_task(&opened, key.as_ref())?,
-        task: opened,
-        opened_at: Instant::now(),
-        client: &client,
-        terminal: context.terminal,
-        record: Rc::clone(record),
-    };
+    let served = planned.map(|planned| planned.with_lease(&mut session.task)).transpose();
+    masking.learn(&session.task.leases).await;
+    let (leases, credentials) = apart(take(&mut session.task.leases));
     let run = Run {
         session: &session,
         args,
@@ -183,22 +183,22 @@ fn tell_unresolved(plan: &Plan, terminal: &Terminal) {
 }
 
 /// The task; or how we end, if we are told to stop before there is one.
-async fn begin(
-    client: &Client,
-    asked: (&Source, &str),
-    key: Option<&Arc<Key>>,
-    request: &CreateTask,
-    (signals, terminal): (&mut Signals, &Terminal),
-) -> Result<Result<OpenedTask, Exit>, Error> {
-    // Dropping the call closes its connection; the broker then revokes what was not delivered.
-    let opening = pin!(open(client, asked, key, request));
-    let opened = tokio::select! {
-        opened = terminal.waiting("waiting for the broker", opening) => opened,
-        signal = signals.stopped() => return Ok(Err(stopped(signal, terminal))),
-    };
-    match opened {
-        Ok(opened) => Ok(Ok(opened)),
-        Err(error) => Err(suggest::explained(error, &request.roles, client, asked).await),
+async fn begin<'a>(
+    opening: Opening<'a>,
+    signals: &mut Signals,
+    (terminal, record): (&'a Terminal, &Rc<Record>),
+) -> Result<Result<Session<'a>, Exit>, Error> {
+    let session = |task| Session::of(opening.client, task, opening.key, (terminal, record));
+    match opening.unless_stopped(signals, terminal).await {
+        Ok(opening::Outcome::Opened(task)) => Ok(Ok(session(*task)?)),
+        Ok(opening::Outcome::Stopped(signal, late)) => {
+            if let Some(task) = late {
+                let session = session(*task)?;
+                session.complete(Outcome::Cancelled, REVOKE_HURRIED, signals).await;
+            }
+            Ok(Err(stopped(signal, terminal)))
+        }
+        Err(error) => Err(suggest::explained(error, opening).await),
     }
 }
 
@@ -266,6 +266,20 @@ pub(crate) struct Session<'a> {
     record: Rc<Record>,
 }
 
+impl<'a> Session<'a> {
+    /// Of a task that was opened with `key`.
+    fn of(
+        client: &'a Client,
+        task: OpenedTask,
+        key: Option<&Arc<Key>>,
+        (terminal, record): (&'a Terminal, &Rc<Record>),
+    ) -> Result<Self, identity::Error> {
+        record.opened(&task);
+        let (token, record) = (Token::of_task(&task, key)?, Rc::clone(record));
+        Ok(Self { client, terminal, token, task, opened_at: Instant::now(), record })
+    }
+}
+
 /// The key that the run proves: its own, unless a file for several runs is named.
 pub(crate) fn key(
     no_proof: bool,
@@ -278,35 +292,6 @@ pub(crate) fn key(
     match context.kept_key(identity)? {
         Some(key) => Ok(Some(key)),
         None => Ok(Some(Arc::new(Key::generate().map_err(proof::file::Error::from)?))),
-    }
-}
-
-/// Opens a task, with a proof of `key` if there is one.
-pub(crate) async fn open(
-    client: &Client,
-    (source, audience): (&Source, &str),
-    key: Option<&Arc<Key>>,
-    request: &CreateTask,
-) -> Result<OpenedTask, identity::Error> {
-    let proven = |token: Token| match key {
-        Some(key) => token.with_proof_of(key),
-        None => token,
-    };
-    let token = proven(source.token(audience).await?);
-    match client.open_task(&token, request).await {
-        // Nothing was minted, but the tokens were seen: only new ones are worth another try, and
-        // a person's is the same.
-        Err(client::Error::Refused { problem, retry_after: Some(pause), .. })
-            if problem.status == 503
-                && pause <= RETRY_AFTER_MAX
-                && source.is_fresh_each_time()
-                && request.on_behalf_of.is_none() =>
-        {
-            sleep(jittered(pause)).await;
-            let token = proven(source.token(audience).await?);
-            Ok(client.open_task(&token, request).await?)
-        }
-        answer => Ok(answer?),
     }
 }
 
@@ -346,22 +331,23 @@ fn explain(error: Error, roles: &[String]) -> Error {
         return error;
     };
     let id = &problem.request_id;
+    let denied_by = |text| Error::Denied { code: problem.code.clone(), text };
     match problem.code.as_str() {
         "role_denied" => {
             let more = denied(problem, roles).map(|role| format!("; {}", advice(role)));
-            Error::Denied(denial(problem, roles) + &more.unwrap_or_default())
+            denied_by(denial(problem, roles) + &more.unwrap_or_default())
         }
         // No task may be opened, whatever role it is for.
         "denied" => match roles.first() {
-            Some(role) => Error::Denied(format!("{error}; {}", advice(role))),
+            Some(role) => denied_by(format!("{error}; {}", advice(role))),
             None => error,
         },
-        "token_bound" => Error::Denied(format!(
+        "token_bound" => denied_by(format!(
             "the identity token belongs to another key, as after another `dayfly exec` with it; \
              name one file for all of them by --proof-key-file, or give each one a token of its \
              own (request {id})"
         )),
-        "invalid_dpop_proof" => Error::Denied(format!(
+        "invalid_dpop_proof" => denied_by(format!(
             "the broker does not accept the proof of our key; is the address the one that it has \
              as `public_url`? --no-proof goes without (request {id})"
         )),
@@ -408,8 +394,12 @@ pub(crate) enum Error {
     Client(#[from] client::Error),
     #[error(transparent)]
     Deliver(#[from] deliver::Error),
-    #[error("{0}")]
-    Denied(String),
+    #[error("{text}")]
+    Denied {
+        /// What the broker calls the reason.
+        code: String,
+        text: String,
+    },
     #[error(transparent)]
     Environment(#[from] environment::Error),
     #[error(transparent)]
@@ -449,7 +439,7 @@ impl Error {
             Self::Child(error) => error.exit_code(),
             Self::Client(_)
             | Self::Deliver(_)
-            | Self::Denied(_)
+            | Self::Denied { .. }
             | Self::Environment(_)
             | Self::Hold(_)
             | Self::Identity(_)

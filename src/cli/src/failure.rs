@@ -7,7 +7,11 @@ use std::{error::Error as _, io};
 
 use dayfly_api::Problem;
 
-use crate::{agent, client, config, credential, exec, exec::environment, identity, login};
+use crate::{
+    agent, client, config, credential, exec,
+    exec::{attended::Stopped, environment},
+    identity, login,
+};
 
 /// Success.
 pub(crate) const OK: u8 = 0;
@@ -72,6 +76,8 @@ pub(crate) enum Failure {
     },
     #[error(transparent)]
     Place(#[from] agent::place::Error),
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
 }
 
 impl Failure {
@@ -87,6 +93,23 @@ impl Failure {
         }
     }
 
+    /// What the broker calls the reason, for scripts; none where it was not the broker's.
+    pub(crate) fn code(&self) -> Option<&str> {
+        if let Self::Exec(exec::Error::Denied { code, .. }) = self {
+            return legal_code(code);
+        }
+        let (Self::Client(error)
+        | Self::Identity(identity::Error::Client(error))
+        | Self::Exec(
+            exec::Error::Client(error) | exec::Error::Identity(identity::Error::Client(error)),
+        )) = self
+        else {
+            return None;
+        };
+        let client::Error::Refused { problem, .. } = error else { return None };
+        legal_code(&problem.code)
+    }
+
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Agent(error) => error.exit_code(),
@@ -97,6 +120,7 @@ impl Failure {
             Self::Identity(error) => identity_code(error),
             Self::Login(error) => error.exit_code(),
             Self::Output(_) if self.is_closed_pipe() => OK,
+            Self::Stopped(stopped) => stopped.exit_code(),
             Self::Directory { .. }
             | Self::Hold(agent::hold::Error::Unreadable { .. })
             | Self::Input(_)
@@ -106,10 +130,23 @@ impl Failure {
         }
     }
 
+    /// Whether we were told to stop.
+    pub(crate) fn is_stop(&self) -> bool {
+        matches!(self, Self::Stopped(_))
+    }
+
     /// Whether the reader of our output, `head` say, has simply had enough.
     pub(crate) fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
+}
+
+/// A code of the form that codes have.
+fn legal_code(code: &str) -> Option<&str> {
+    const BYTES_MAX: usize = 64;
+    let legal = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_';
+    let is_legal = !code.is_empty() && code.len() <= BYTES_MAX && code.bytes().all(legal);
+    is_legal.then_some(code)
 }
 
 fn client_code(error: &client::Error) -> u8 {

@@ -174,6 +174,20 @@ pub(crate) fn workload(
     }
 }
 
+/// The variables by which whoever has them is the same workload, beside those that are withheld from
+/// every command: what signs, where it is AWS credentials.
+pub(crate) fn signing(
+    kind: Option<IdentityKind>,
+    token_file: Option<&Path>,
+    ambient: &Ambient,
+) -> &'static [&'static str] {
+    let kind = kind.or_else(|| named(ambient).ok().flatten());
+    match (token_file, kind) {
+        (None, Some(IdentityKind::Aws)) => aws::VARIABLES,
+        _ => &[],
+    }
+}
+
 /// The token of a command that reads or administers: a task's, or a federated one.
 pub(crate) fn bearer(
     kind: Option<IdentityKind>,

@@ -56,23 +56,29 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(fault) => {
             let terminal = Terminal::standard(false).dressed(When::among(&words), &ambient);
-            return ExitCode::from(usage(&fault, &terminal));
+            let code = usage(&fault, &terminal);
+            terminal.finish();
+            return ExitCode::from(code);
         }
     };
     let terminal = Terminal::standard(cli.quiet).dressed(cli.color, &ambient);
-    ExitCode::from(start(cli, &words, ambient, &terminal))
+    let code = start(cli, &words, ambient, &terminal);
+    terminal.finish();
+    ExitCode::from(code)
 }
 
 /// What `exec` starts in its own stead.
 fn become_child(words: &[OsString]) -> u8 {
     let terminal = Terminal::standard(false);
-    match ExecChildArgs::try_parse_from(words.iter().skip(1)) {
+    let code = match ExecChildArgs::try_parse_from(words.iter().skip(1)) {
         Ok(args) => exec::become_child(&args, &terminal),
         Err(fault) => {
             terminal.usage(&fault);
             exec::FAILED
         }
-    }
+    };
+    terminal.finish();
+    code
 }
 
 /// Help goes to stdout and is a success. A mistake is 2, except for `exec`: what fails before
@@ -208,7 +214,7 @@ fn run(command: &Command, context: Context<'_>) -> u8 {
         Ok(code) => code,
         Err(failure) => {
             if !failure.is_closed_pipe() {
-                terminal.error(&failure.to_line());
+                terminal.failure(&failure);
             }
             failure.exit_code()
         }

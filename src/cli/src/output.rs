@@ -4,6 +4,7 @@
 //! the reader's terminal; what programs read has no colour, whatever is asked for.
 
 mod colour;
+mod messages;
 mod progress;
 mod table;
 
@@ -25,13 +26,16 @@ use crate::{
     ambient::Ambient,
     args::Format,
     failure::Failure,
-    output::progress::{APPEARS, CLEAR, Progress, TURN},
+    output::{
+        messages::Messages,
+        progress::{APPEARS, CLEAR, Progress, TURN},
+    },
 };
 
 /// The two streams of a program.
 pub(crate) struct Terminal {
     out: RefCell<Box<dyn Write>>,
-    err: RefCell<Box<dyn Write>>,
+    messages: Messages,
     /// How wide stdout is; `None` if no one looks at it directly.
     width: Option<usize>,
     quiet: bool,
@@ -50,7 +54,7 @@ impl Terminal {
             .filter(|width| *width > 0);
         Self {
             out: RefCell::new(Box::new(out)),
-            err: RefCell::new(Box::new(io::stderr())),
+            messages: Messages::default(),
             width,
             quiet,
             colours: [false; 2],
@@ -93,11 +97,21 @@ impl Terminal {
         self.say(Some(("error:", Paint::Bad)), message);
     }
 
+    /// The same, with what the broker calls it.
+    pub(crate) fn failure(&self, failure: &Failure) {
+        match failure.code() {
+            Some(code) => {
+                self.say(Some((&format!("error[{code}]:"), Paint::Bad)), &failure.to_line());
+            }
+            None => self.error(&failure.to_line()),
+        }
+    }
+
     /// Commands to the CI platform that reads our stderr. They are told even if we are quiet, and
     /// to nobody else.
     pub(crate) fn command(&self, lines: &str) {
         self.clear();
-        let _ = self.err.borrow_mut().write_all(lines.as_bytes());
+        self.messages.write(lines);
     }
 
     fn say(&self, kind: Option<(&str, Paint)>, message: &str) {
@@ -109,9 +123,8 @@ impl Terminal {
         };
         let clear = if self.progress.take() { CLEAR } else { "" };
         let line = format!("{clear}dayfly: {kind}{}\n", printable(message));
-        // One write, so that lines of several processes do not mix. Without stderr there is
-        // nobody to tell that stderr is gone.
-        let _ = self.err.borrow_mut().write_all(line.as_bytes());
+        // One write, so that lines of several processes do not mix.
+        self.messages.write(&line);
     }
 
     /// Does `work`, and says that it takes its time if it does. One at a time.
@@ -141,26 +154,35 @@ impl Terminal {
     /// Shows the line, or how it has changed.
     fn turn(&self) {
         if let Some(line) = self.progress.next() {
-            let _ = self.err.borrow_mut().write_all(line.as_bytes());
+            self.messages.write(&line);
         }
     }
 
     fn clear(&self) {
         if self.progress.take() {
-            let _ = self.err.borrow_mut().write_all(CLEAR.as_bytes());
+            self.messages.write(CLEAR);
         }
     }
 
     /// Writes help, or what is wrong with the command line.
     pub(crate) fn usage(&self, fault: &clap::Error) {
         let [out, err] = self.colours;
-        let (stream, is_coloured) =
-            if fault.use_stderr() { (&self.err, err) } else { (&self.out, out) };
+        let is_coloured = if fault.use_stderr() { err } else { out };
         let text = fault.render();
         let text = if is_coloured { text.ansi().to_string() } else { text.to_string() };
-        let mut stream = stream.borrow_mut();
+        if fault.use_stderr() {
+            self.messages.write(&text);
+            return;
+        }
+        let mut stream = self.out.borrow_mut();
         // Nothing is left to tell anyone when the stream itself is gone.
         let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
+    }
+
+    /// Waits until what was said has been read, as long as somebody reads it: the last thing that
+    /// is done.
+    pub(crate) fn finish(&self) {
+        self.messages.finish();
     }
 
     /// Writes what a program reads, as it is.

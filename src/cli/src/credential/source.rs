@@ -11,7 +11,7 @@ use crate::{
     args::{Context, WantedArgs},
     client::Client,
     credential::handed::{Fault, Handed},
-    exec,
+    exec::{self, attended::Caught, opening::Opening},
     failure::{self, Failure},
     identity::Token,
 };
@@ -31,15 +31,23 @@ struct Own {
     client: Client,
     token: Token,
     task: String,
+    /// From before it was asked for.
+    caught: Caught,
 }
 
 impl Obtained {
     /// Writes `text`, or ends what nobody has got.
     pub(super) async fn show(
-        self,
+        mut self,
         text: Result<String, Fault>,
         context: Context<'_>,
     ) -> Result<u8, Failure> {
+        if let Some(own) = &mut self.own
+            && let Some(stopped) = own.caught.pending()
+        {
+            own.cancel().await;
+            return Err(stopped.into());
+        }
         let given = text.map_err(Failure::from).and_then(|text| {
             context.terminal.data(&text)?;
             Ok(!text.is_empty())
@@ -53,7 +61,7 @@ impl Obtained {
 
 impl Own {
     async fn cancel(&self) {
-        let Self { client, token, task } = self;
+        let Self { client, token, task, .. } = self;
         // There is a worse failure to tell, and the deadline ends it anyway.
         let _ = client.complete_task(token, task, Outcome::Cancelled, CANCEL_WAIT).await;
     }
@@ -127,9 +135,21 @@ async fn open(
         on_behalf_of: wanted.on_behalf.token(context.ambient)?,
     };
     let audience = context.audience(args, &client);
-    let opened = exec::open(&client, (&source, &audience), key.as_ref(), &request).await?;
+    let mut caught = Caught::install()?;
+    let opening = Opening {
+        client: &client,
+        source: &source,
+        audience: &audience,
+        key: key.as_ref(),
+        request: &request,
+    };
+    let (opened, stopped) = caught.open(opening, context.terminal).await?;
     let token = Token::of_task(&opened, key.as_ref())?;
-    let own = Own { client, token, task: opened.id };
+    let mut own = Own { client, token, task: opened.id, caught };
+    if let Some(stopped) = stopped {
+        own.cancel().await;
+        return Err(stopped.into());
+    }
     let lease = opened.leases.into_iter().find(|lease| lease.role == wanted.role);
     let Some((credential, lease)) =
         lease.and_then(|mut lease| Some((lease.credential.take()?, lease)))
@@ -139,11 +159,19 @@ async fn open(
         return Err(Fault::new(format!("the broker gave no credential for role `{role}`")).into());
     };
     let mut expires_at = lease.expires_at;
-    if let (Some(ttl), true) = (wanted.ttl, lease.renewable)
-        && let Ok(renewed) = own.client.renew_lease(&own.token, &lease.id, seconds(ttl)).await
-    {
+    if let (Some(ttl), true) = (wanted.ttl, lease.renewable) {
+        let Own { client, token, caught, .. } = &mut own;
+        let renewed = tokio::select! {
+            renewed = client.renew_lease(token, &lease.id, seconds(ttl)) => renewed,
+            stopped = caught.stopped() => {
+                own.cancel().await;
+                return Err(stopped.into());
+            }
+        };
         // Where it is refused, the credential's own life is what there is, and its end says so.
-        expires_at = renewed.expires_at;
+        if let Ok(renewed) = renewed {
+            expires_at = renewed.expires_at;
+        }
     }
     let handed = Handed { role: lease.role, lease: lease.id, expires_at, credential };
     Ok(Obtained { handed, own: Some(own) })

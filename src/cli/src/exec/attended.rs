@@ -8,14 +8,16 @@ use std::{
     time::Duration,
 };
 
-use dayfly_api::{CreateTask, Outcome};
+use dayfly_api::{CreateTask, OpenedTask, Outcome};
+use rustix::process::Signal;
 use tokio::time::Instant;
 
 use super::{
     Ended, Error, REVOKE_HURRIED, Session, at,
     child::{self, Exit},
     environment::inherit::{ChildEnvironment, Inheritance},
-    explain, heartbeat, key, open,
+    explain, heartbeat, key,
+    opening::{self, Opening},
     signals::Signals,
     stop::Stop,
     stopped,
@@ -23,13 +25,9 @@ use super::{
 use crate::{
     agent::hold::Minter,
     ambient::Ambient,
-    args::{
-        Context, IdentityArgs,
-        process::{EnvironmentArgs, SignalTarget},
-    },
+    args::{Context, IdentityArgs, process::SignalTarget},
     client::Client,
     failure::{self, Failure},
-    identity::Token,
     output::Terminal,
 };
 
@@ -41,7 +39,7 @@ pub(crate) struct Caught(Signals);
 pub(crate) enum Begun<'a> {
     Open(Box<Session<'a>>),
     /// We were told to stop before it was there.
-    Stopped(u8),
+    Stopped(Stopped),
 }
 
 /// A command that runs beside, found before anything is minted.
@@ -85,9 +83,28 @@ impl Caught {
         Signals::install(None).map(Self).map_err(Error::Signals)
     }
 
-    /// Waits until we are told to stop; the result is the exit code that says so.
-    pub(crate) async fn stopped(&mut self, terminal: &Terminal) -> u8 {
-        stopped(self.0.stopped().await, terminal).leave()
+    /// Waits until we are told to stop.
+    pub(crate) async fn stopped(&mut self) -> Stopped {
+        Stopped(self.0.stopped().await)
+    }
+
+    /// Whether we have been told to stop.
+    pub(crate) fn pending(&mut self) -> Option<Stopped> {
+        self.0.pending_stop().map(Stopped)
+    }
+
+    /// Opens a task that nobody stays for. If we were told to stop before it was there, it is to be
+    /// cancelled.
+    pub(crate) async fn open(
+        &mut self,
+        opening: Opening<'_>,
+        terminal: &Terminal,
+    ) -> Result<(OpenedTask, Option<Stopped>), Failure> {
+        match opening.unless_stopped(&mut self.0, terminal).await? {
+            opening::Outcome::Opened(task) => Ok((*task, None)),
+            opening::Outcome::Stopped(signal, Some(task)) => Ok((*task, Some(Stopped(signal)))),
+            opening::Outcome::Stopped(signal, None) => Err(Stopped(signal).into()),
+        }
     }
 
     /// Opens a task, unless we are told to stop before.
@@ -101,18 +118,32 @@ impl Caught {
         let source = context.workload(args, client)?;
         let audience = context.audience(args, client);
         let key = key(no_proof, args, context)?;
-        let opened_at = Instant::now();
-        let opened = tokio::select! {
-            opened = open(client, (&source, audience.as_str()), key.as_ref(), request) => opened,
-            signal = self.0.stopped() => {
-                return Ok(Begun::Stopped(stopped(signal, context.terminal).leave()));
+        let (client, record) = (client, Rc::default());
+        let opening =
+            Opening { client, source: &source, audience: &audience, key: key.as_ref(), request };
+        let session = |task| Session::of(client, task, key.as_ref(), (context.terminal, &record));
+        match opening.unless_stopped(&mut self.0, context.terminal).await {
+            Ok(opening::Outcome::Opened(task)) => Ok(Begun::Open(Box::new(session(*task)?))),
+            Ok(opening::Outcome::Stopped(signal, late)) => {
+                if let Some(task) = late {
+                    let session = session(*task)?;
+                    session.complete(Outcome::Cancelled, REVOKE_HURRIED, &mut self.0).await;
+                }
+                Ok(Begun::Stopped(Stopped(signal)))
             }
-        };
-        let task = opened.map_err(|error| plain(explain(error.into(), &request.roles)))?;
-        let token = Token::of_task(&task, key.as_ref())?;
-        let terminal = context.terminal;
-        let record = Rc::default();
-        Ok(Begun::Open(Box::new(Session { client, terminal, token, task, opened_at, record })))
+            Err(error) => Err(plain(explain(error.into(), &request.roles))),
+        }
+    }
+}
+
+/// That we were told to stop.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("stopped before it was done")]
+pub(crate) struct Stopped(Signal);
+
+impl Stopped {
+    pub(crate) fn exit_code(self) -> u8 {
+        child::signal_code(self.0.as_raw())
     }
 }
 
@@ -132,6 +163,7 @@ impl Session<'_> {
             token: &self.token,
             terminal: self.terminal,
             task_ends: &self.task.expires_at,
+            heard: None,
         }
     }
 
@@ -140,20 +172,19 @@ impl Session<'_> {
     }
 
     /// Lets `work` go on as long as the command runs that was found, or as long as nobody tells us
-    /// to stop where there is none, and completes the task. The result is our exit code.
+    /// to stop where there is none, and completes the task. The result is how we end.
     pub(crate) async fn attend(
         &self,
         caught: &mut Caught,
         beside: Option<(Beside<'_>, BTreeMap<String, String>)>,
         limits: Limits,
         work: impl Future<Output = Over>,
-        ambient: &Ambient,
-    ) -> Result<u8, Error> {
+        inherited: Inheritance<'_>,
+    ) -> Result<Exit, Error> {
         let signals = &mut caught.0;
         let result = match beside {
             Some((beside, variables)) => {
-                let environment = EnvironmentArgs::default();
-                let environment = Inheritance::new(ambient, &environment).compose(variables);
+                let environment = inherited.compose(variables);
                 self.run_beside(&beside, environment, signals, limits, work).await
             }
             None => Ok(self.wait(signals, limits, work).await),
@@ -164,7 +195,7 @@ impl Session<'_> {
             Ok(_) | Err(_) => limits.revoke_timeout,
         };
         self.complete(outcome, budget, signals).await;
-        result.map(|ended| ended.exit.leave())
+        result.map(|ended| ended.exit)
     }
 
     /// Ends a task that came to nothing.

@@ -22,6 +22,13 @@ use rustix::{
 };
 use tokio::process::{Child, Command};
 
+#[cfg(target_os = "linux")]
+use {
+    rustix::process::{WaitId, WaitIdOptions, waitid},
+    std::ffi::CStr,
+    tokio::signal::unix::{Signal as Stream, SignalKind, signal},
+};
+
 use crate::{
     ambient::Ambient,
     args::{ExecChildArgs, process::SignalTarget},
@@ -35,6 +42,9 @@ const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 /// Where commands are when nothing says it.
 const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
+/// How a process is called that is to become the command, until it does.
+#[cfg(target_os = "linux")]
+const IN_ITS_STEAD: &CStr = c"dayfly:starting";
 /// Ourselves, even after the file was replaced by an upgrade.
 const OURSELVES: &str = "/proc/self/exe";
 
@@ -82,6 +92,11 @@ pub(super) struct Spawned {
     child: Child,
     leads_group: bool,
     target: SignalTarget,
+    /// Tells that somebody may have ended, before anybody has waited for him.
+    #[cfg(target_os = "linux")]
+    deaths: Option<Stream>,
+    /// Whether it has ended as what we have started in its stead: it could not be executed.
+    never_ran: bool,
 }
 
 /// Starts `program` with `variables` for its whole environment, and its stdout and stderr at
@@ -118,7 +133,25 @@ pub(super) fn spawn(
     let child = child.spawn();
     limit_cores(true);
     let child = child.map_err(|source| Error::Spawn { name: name_of(command), source })?;
-    Ok(Spawned { child, leads_group, target })
+    Ok(Spawned {
+        #[cfg(target_os = "linux")]
+        deaths: signal(SignalKind::child()).ok(),
+        child,
+        leads_group,
+        target,
+        never_ran: false,
+    })
+}
+
+/// Whether a process that has ended still has the name of what stands in for the command: a
+/// program that is executed has its own.
+#[cfg(target_os = "linux")]
+fn is_in_its_stead(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    stat.is_ok_and(|stat| {
+        let name = stat.split_once('(').and_then(|(_, rest)| rest.rsplit_once(')'));
+        name.is_some_and(|(name, _)| name.as_bytes() == IN_ITS_STEAD.to_bytes())
+    })
 }
 
 /// Becomes `program` with `variables` for its whole environment; comes back only if that fails.
@@ -168,7 +201,20 @@ fn has_terminal() -> bool {
 impl Spawned {
     /// Waits for the command itself, not for what it left behind.
     pub(super) async fn wait(&mut self) -> Result<ExitStatus, Error> {
+        #[cfg(target_os = "linux")]
+        if let (Some(pid), Some(deaths)) = (self.pid(), &mut self.deaths) {
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+            while matches!(waitid(WaitId::Pid(pid), options), Ok(None)) {
+                deaths.recv().await;
+            }
+            self.never_ran = is_in_its_stead(pid);
+        }
         self.child.wait().await.map_err(Error::Wait)
+    }
+
+    /// Whether it has ended without ever having been executed. Why was told.
+    pub(super) fn never_ran(&self) -> bool {
+        self.never_ran
     }
 
     /// For what takes up its pipes.
@@ -212,7 +258,7 @@ impl Spawned {
 
 /// How the command ended, and how we are to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Exit {
+pub(crate) enum Exit {
     Code(u8),
     Signal(i32),
 }
@@ -234,7 +280,7 @@ impl Exit {
     /// Ends us by the signal that ended the command, so that who started us sees what happened.
     /// Comes back with the exit code where there was no signal or it does not end us: the first
     /// process of a container can't die of its own ones.
-    pub(super) fn leave(self) -> u8 {
+    pub(crate) fn leave(self) -> u8 {
         let signal = match self {
             Self::Code(code) => return code,
             Self::Signal(signal) => signal,
@@ -255,8 +301,11 @@ pub(super) fn signal_code(signal: i32) -> u8 {
 /// Replaces this process by the command; comes back only if that fails.
 pub(crate) fn become_child(args: &ExecChildArgs, terminal: &Terminal) -> u8 {
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::TERM)) {
-        terminal.warn(&format!("the command will not notice if dayfly is killed: {error}"));
+    {
+        let _ = rustix::thread::set_name(IN_ITS_STEAD);
+        if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::TERM)) {
+            terminal.warn(&format!("the command will not notice if dayfly is killed: {error}"));
+        }
     }
     // It may have died before we asked.
     if getppid().map(Pid::as_raw_nonzero).map(i32::from) != Some(args.parent) {

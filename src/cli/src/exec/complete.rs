@@ -6,13 +6,19 @@
 use std::{collections::BTreeSet, pin::pin, time::Duration};
 
 use dayfly_api::{Completed, Outcome};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{REVOKE_HURRIED, Session, signals::Signals};
-use crate::{client::Filter, failure::Failure, task};
+use crate::{
+    client::{self, Client, Filter},
+    failure::Failure,
+    task,
+};
 
 /// What is waited for when the command has ended.
 const ENDING: &str = "waiting until the credentials are verified dead";
+/// After what part of the budget without an answer, and between attempts that fail, another is made.
+const AGAIN: u32 = 3;
 /// How long the question may take which of them are dead.
 const WHICH: Duration = Duration::from_secs(1);
 
@@ -26,7 +32,7 @@ impl Session<'_> {
         budget: Duration,
         signals: &mut Signals,
     ) -> bool {
-        let call = self.client.complete_task(&self.token, &self.task.id, outcome, budget);
+        let call = self.completion(outcome, budget);
         // The broker answers after `budget`; its answer needs a moment more to arrive.
         let mut call = pin!(timeout(budget + Duration::from_secs(1), call));
         let result = tokio::select! {
@@ -42,6 +48,50 @@ impl Session<'_> {
             Err(_) => self.warn_incomplete("the broker did not answer in time"),
         }
         false
+    }
+
+    /// Asks for the end, and asks again over another connection: ours may be dead without anybody
+    /// having told us, and so may be the replica at its other end. Who is told twice has been told.
+    async fn completion(
+        &self,
+        outcome: Outcome,
+        budget: Duration,
+    ) -> Result<Completed, client::Error> {
+        let (ends, again) = (Instant::now() + budget, budget / AGAIN);
+        let mut first = pin!(self.completed_by(self.client, outcome, budget));
+        let mut others = pin!(async {
+            loop {
+                sleep(again).await;
+                let left = ends.saturating_duration_since(Instant::now());
+                let result = match self.client.apart() {
+                    Ok(client) => self.completed_by(&client, outcome, left).await,
+                    Err(error) => Err(error),
+                };
+                match result {
+                    Err(error) if error.is_temporary() && left > again => {}
+                    result => return result,
+                }
+            }
+        });
+        tokio::select! {
+            result = &mut first => match result {
+                Err(error) if error.is_temporary() => others.await,
+                result => result,
+            },
+            result = &mut others => match result {
+                Err(_) => first.await,
+                result => result,
+            },
+        }
+    }
+
+    async fn completed_by(
+        &self,
+        client: &Client,
+        outcome: Outcome,
+        wait: Duration,
+    ) -> Result<Completed, client::Error> {
+        client.complete_task(&self.token, &self.task.id, outcome, wait).await
     }
 
     async fn completed(&self, done: &Completed) -> bool {

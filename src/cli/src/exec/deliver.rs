@@ -106,7 +106,7 @@ impl<'a> Delivered<'a> {
         }
         self.write(&self.plan.items.iter().collect::<Vec<_>>())?;
         for item in self.plan.items.iter().filter(|item| item.is_fifo) {
-            self.fifo(&item.name).map_err(|source| Error::write(item, source))?;
+            directory::fifo(&self.path(&item.name)).map_err(|source| Error::write(item, source))?;
         }
         Ok(())
     }
@@ -277,14 +277,6 @@ impl<'a> Delivered<'a> {
 
     fn fifo_reads(&self) -> Option<u32> {
         self.plan.fifo_reads
-    }
-
-    fn fifo(&self, name: &str) -> io::Result<()> {
-        self.directory.as_ref().map_or(Ok(()), |directory| directory.fifo(name))
-    }
-
-    fn unlink(&self, name: &str) -> io::Result<()> {
-        self.directory.as_ref().map_or(Ok(()), |directory| directory.unlink(name))
     }
 
     fn text_of_fifo(&self, name: &str) -> Result<Zeroizing<String>, Error> {

@@ -14,7 +14,7 @@ use crate::{
         Error, FAILED, advice, child,
         deliver::{Foreseen, Plan},
         endpoint::Planned,
-        environment::inherit::{Inheritance, TASK},
+        environment::inherit::TASK,
         explain, masking, nested, request,
     },
     failure::{self, Failure},
@@ -58,7 +58,7 @@ pub(super) async fn run(args: &ExecArgs, context: Context<'_>) -> Result<u8, Err
     if starts {
         let more = planned.as_ref().map(Planned::variables).unwrap_or_default();
         let more = more.into_iter().chain([(TASK.to_owned(), String::new())]).collect();
-        let inheritance = Inheritance::new(context.ambient, &args.process.environment);
+        let inheritance = context.inheritance(&args.identity, &args.process.environment);
         let file_dir = args.deliver.file_dir.as_deref();
         let foreseen = Foreseen::new(&plan, file_dir, inheritance, &known, more)?;
         lines.extend(told(&foreseen));

@@ -74,6 +74,7 @@ impl Run<'_> {
         }
         if self.args.process.replace {
             let (command, variables) = (&self.args.command, environment.variables);
+            self.session.terminal.finish();
             return Err(child::become_program(self.program, command, variables).into());
         }
         let mut reaper = Reaper::install();
@@ -171,6 +172,9 @@ impl Run<'_> {
             running.child.act(action);
         };
         let exit = Exit::of(status);
+        if running.child.never_ran() {
+            return Ok(Ended { exit, outcome: Outcome::Cancelled, hurried: false });
+        }
         self.session.record.ended(exit);
         if self.args.process.wait_all {
             let end = self.session.opened_at + self.args.ttl;

@@ -8,12 +8,8 @@ use std::time::Duration;
 use dayfly_api::Problem;
 use tokio::time::timeout;
 
-use super::{Error, denial, denied, explain};
-use crate::{
-    client::{self, Client},
-    config::fault::nearest,
-    identity::{self, Source},
-};
+use super::{Error, denial, denied, explain, opening::Opening};
+use crate::{client, config::fault::nearest, identity};
 
 /// The rule that denies a role which no rule permits, and one that is not there: it does not tell
 /// the two apart.
@@ -21,17 +17,14 @@ const DEFAULT_DENY: &str = "default-deny";
 /// How long the question may take.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why no task was opened for `roles`, and what the user may have meant instead.
-pub(super) async fn explained(
-    error: identity::Error,
-    roles: &[String],
-    client: &Client,
-    (source, audience): (&Source, &str),
-) -> Error {
+/// Why no task was opened, and what the user may have meant instead.
+pub(super) async fn explained(error: identity::Error, opening: Opening<'_>) -> Error {
+    let roles = &opening.request.roles;
     if let Some((problem, role)) = unknown(&error, roles)
-        && let Ok(Some(meant)) = timeout(TIMEOUT, meant(role, client, (source, audience))).await
+        && let Ok(Some(meant)) = timeout(TIMEOUT, meant(role, opening)).await
     {
-        return Error::Denied(format!("{}; did you mean `{meant}`?", denial(problem, roles)));
+        let text = format!("{}; did you mean `{meant}`?", denial(problem, roles));
+        return Error::Denied { code: problem.code.clone(), text };
     }
     explain(error.into(), roles)
 }
@@ -49,7 +42,8 @@ fn unknown<'a>(
     denied(problem, roles).filter(|_| is_by_default).map(|role| (&**problem, role))
 }
 
-async fn meant(role: &str, client: &Client, (source, audience): (&Source, &str)) -> Option<String> {
+async fn meant(role: &str, opening: Opening<'_>) -> Option<String> {
+    let Opening { client, source, audience, .. } = opening;
     // The token that asked for the task may be used up; where it is the only one, it may still read.
     let token = source.token(audience).await.ok()?;
     let known = client.roles(&token).await.ok()?;

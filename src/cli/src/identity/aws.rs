@@ -19,6 +19,18 @@ use crate::ambient::Ambient;
 use credentials::{Credentials, Keys, fault};
 use sigv4::{Request, authorization};
 
+/// What says that we sign, and with what.
+pub(super) const VARIABLES: &[&str] = &[
+    "AWS_ACCESS_KEY_ID",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECURITY_TOKEN",
+    "AWS_SESSION_TOKEN",
+    "DAYFLY_IDENTITY",
+];
 /// What a broker knows such a bearer by.
 const PREFIX: &str = "aws.";
 const BODY: &str = "Action=GetCallerIdentity&Version=2011-06-15";

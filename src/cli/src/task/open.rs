@@ -18,7 +18,7 @@ use dayfly_api::{Bind, CreateTask, Lease, OpenedTask, Outcome};
 use crate::{
     args::{Context, TaskOpenArgs},
     client::Client,
-    exec::environment,
+    exec::{attended::Caught, environment, opening::Opening},
     failure::{self, Failure},
     identity::Token,
     output::Terminal,
@@ -32,12 +32,8 @@ pub(crate) async fn open(args: &TaskOpenArgs, context: Context<'_>) -> Result<u8
     environment::check(&args.roles)?;
     let client = context.client()?;
     let source = context.workload(&args.identity, &client)?;
+    let audience = context.audience(&args.identity, &client);
     let key = context.kept_key(&args.identity)?;
-    let bearer = source.token(&context.audience(&args.identity, &client)).await?;
-    let bearer = match &key {
-        Some(key) => bearer.with_proof_of(key),
-        None => bearer,
-    };
     let on_behalf_of = args.on_behalf.token(context.ambient)?;
     let directory = Directory::make(&args.directory)?;
     let request = CreateTask {
@@ -50,28 +46,56 @@ pub(crate) async fn open(args: &TaskOpenArgs, context: Context<'_>) -> Result<u8
         roles: environment::roles(&args.roles),
         on_behalf_of,
     };
-    let opened = match client.open_task(&bearer, &request).await {
+    let mut caught = Caught::install()?;
+    let opening = Opening {
+        client: &client,
+        source: &source,
+        audience: &audience,
+        key: key.as_ref(),
+        request: &request,
+    };
+    let (opened, stopped) = match caught.open(opening, context.terminal).await {
         Ok(opened) => opened,
-        Err(error) => {
+        Err(failure) => {
             directory.remove();
-            return Err(error.into());
+            return Err(failure);
         }
     };
     let token = Token::of_task(&opened, key.as_ref())?;
-    if let Err(failure) = leave(args, &opened, &directory) {
+    let left = match stopped {
+        Some(stopped) => Err(stopped.into()),
+        None => leave(args, &opened, &directory),
+    };
+    let done = match left {
+        Ok(()) => tokio::select! {
+            () = tell(args, &opened, (&client, &token), context.terminal) => Ok(()),
+            stopped = caught.stopped() => Err(stopped.into()),
+        },
+        Err(failure) => Err(failure),
+    };
+    if let Err(failure) = done {
+        directory.remove();
         // What fails here is told by the deadline; the first failure is what the user must know.
         let _ = client.complete_task(&token, &opened.id, Outcome::Cancelled, CANCEL_WAIT).await;
-        directory.remove();
         return Err(failure);
     }
+    Ok(failure::OK)
+}
+
+/// Gives each lease the life that it can have, and tells of it.
+async fn tell(
+    args: &TaskOpenArgs,
+    opened: &OpenedTask,
+    (client, token): (&Client, &Token),
+    terminal: &Terminal,
+) {
     for lease in &opened.leases {
-        let until = lengthened(lease, args.ttl, &client, &token, context.terminal).await;
-        context.terminal.note(&format!(
+        let until = lengthened(lease, args.ttl, client, token, terminal).await;
+        terminal.note(&format!(
             "task {}: role `{}` → lease {} ({}, until {until})",
             opened.id, lease.role, lease.id, lease.backend
         ));
     }
-    Ok(failure::OK)
 }
 
 /// Writes what the script needs. What completes the task comes first, so that there is never a

@@ -348,3 +348,18 @@ fn a_signal_reaches_the_agents_command() {
     let missing = run(dayfly(&broker.url, &["agent", "--role", "r", "--", "no-such-program"]));
     assert_eq!(missing.code, Some(127), "{missing:?}");
 }
+
+/// The end by a signal is passed on when everything is cleaned up.
+#[test]
+fn a_command_that_dies_of_a_signal_leaves_no_directory() {
+    let broker = broker(59, true);
+    let place = private_place();
+    let words = ["agent", "--role", "r", "--", "sh", "-c", "ls -d $TMPDIR/dayfly-*; kill -KILL $$"];
+    let mut command = detached(&broker.url, &words);
+    command.env("TMPDIR", place.path());
+    let finished = run(command);
+    assert_eq!(finished.signal, Some(Signal::KILL.as_raw()), "{finished:?}");
+    assert!(finished.out.contains("/dayfly-"), "{finished:?}");
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
+    assert_eq!(broker.outcome(), "failed");
+}

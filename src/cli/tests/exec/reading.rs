@@ -170,7 +170,7 @@ fn each_refusal_has_its_exit_code_and_one_line() {
             Broker::start(move |_, _| Answer::json(status, &problem(status, "x", "it is so")));
         let finished = run(dayfly(&broker.url, &["lease", "show", "lse_1"]));
         assert_eq!(finished.code, Some(code), "{status}");
-        assert_eq!(finished.err, "dayfly: error: it is so (request req_1)\n", "{status}");
+        assert_eq!(finished.err, "dayfly: error[x]: it is so (request req_1)\n", "{status}");
         assert_eq!(finished.out, "");
     }
 }

@@ -37,7 +37,7 @@ fn a_denied_role_starts_nothing_and_names_the_rule() {
     assert_eq!(finished.code, Some(125));
     assert!(
         finished.err.starts_with(
-            "dayfly: error: role `pg-migrate` was denied by rule `production-freeze`: \
+            "dayfly: error[role_denied]: role `pg-migrate` was denied by rule `production-freeze`: \
              no changes before the release"
         ),
         "{}",

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     broker::{Answer, Broker, PASSWORD, TASK_TOKEN, completed, grant, lease, postgres, problem},
-    program::{Finished, dayfly, run},
+    program::{Finished, dayfly, detached, run},
 };
 
 fn exec(broker: &Broker, report: &Path, options: &[&str], script: &str) -> (Finished, Value) {
@@ -42,6 +42,30 @@ fn a_report_says_what_no_exit_code_can() {
     let (denied, report) = exec(&denying, &path, &[], "exit 0");
     assert_eq!(denied.code, Some(125));
     assert_eq!(report, json!({ "task": null, "leases": [], "child": null, "rotations": 0 }));
+}
+
+/// What looks like a program and is none is found out by the system alone.
+#[test]
+fn a_command_that_is_not_executed_is_not_the_commands_own_end() {
+    let home = tempfile::tempdir().unwrap();
+    let (path, script) = (home.path().join("report.json"), home.path().join("script"));
+    for (text, code) in [("#!/nonexistent/sh\n", 127), ("#!/etc/passwd\n", 126)] {
+        fs::write(&script, text).unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        let broker = Broker::granting(vec![postgres("r")]);
+        let words = ["exec", "--role", "r", "--report", path.to_str().unwrap(), "--"];
+        let words = [&words[..], &[script.to_str().unwrap()]].concat();
+        let finished = run(detached(&broker.url, &words));
+        assert_eq!(finished.code, Some(code), "{finished:?}");
+        assert!(finished.err.contains("error: cannot start `"), "{}", finished.err);
+        let report: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        assert_eq!((&report["child"], &report["task"]), (&Value::Null, &json!("tsk_1")));
+        assert_eq!(broker.outcome(), "cancelled");
+    }
+    // One that says so itself.
+    let broker = Broker::granting(vec![postgres("r")]);
+    let (_, report) = exec(&broker, &path, &[], "exit 127");
+    assert_eq!(report["child"]["exit_code"], 127);
 }
 
 #[test]

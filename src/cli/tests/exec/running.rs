@@ -141,19 +141,34 @@ fn what_is_not_verified_dead_is_told_and_changes_no_exit_code() {
 }
 
 #[test]
-fn completion_is_tried_twice_and_no_more() {
-    for (failures, warned) in [(1, false), (9, true)] {
+fn completion_is_tried_until_the_time_for_it_is_up() {
+    for (failures, warned) in [(1, false), (3, false), (99, true)] {
         let broker = Broker::start(move |request, before| match request.line().as_str() {
             "POST /api/v1/tasks/tsk_1/complete" if before < failures => {
                 Answer::json(503, &problem(503, "unavailable", "the store is down"))
             }
             _ => grant(request, &[postgres("r")]),
         });
-        let finished = run(dayfly(&broker.url, &["exec", "--role", "r", "--", "true"]));
+        let words = ["exec", "--role", "r", "--revoke-timeout", "3s", "--", "true"];
+        let finished = run(dayfly(&broker.url, &words));
         assert_eq!(finished.code, Some(0));
-        assert_eq!(broker.asked("POST /api/v1/tasks/tsk_1/complete").len(), 2);
         assert_eq!(finished.err.contains("could not complete"), warned, "{}", finished.err);
     }
+}
+
+/// As when something between us and the broker has forgotten the connection.
+#[test]
+fn a_completion_without_an_answer_is_repeated_over_another_connection() {
+    let broker = Broker::start(|request, before| {
+        if request.line() == "POST /api/v1/tasks/tsk_1/complete" && before == 0 {
+            std::thread::sleep(Duration::from_secs(20));
+        }
+        grant(request, &[postgres("r")])
+    });
+    let finished = run(dayfly(&broker.url, &["exec", "--role", "r", "--", "true"]));
+    assert_eq!(finished.code, Some(0));
+    assert!(finished.err.contains("verified dead"), "{}", finished.err);
+    assert_eq!(broker.asked("POST /api/v1/tasks/tsk_1/complete").len(), 2);
 }
 
 #[test]

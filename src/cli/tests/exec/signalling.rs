@@ -1,18 +1,18 @@
 //! Signals on their way to the command.
 
 use std::{
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     path::Path,
     process::Stdio,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
 
 use crate::{
-    broker::{Broker, grant, postgres},
-    program::{Running, dayfly, detached, program, run},
+    broker::{Answer, Broker, grant, heard, postgres},
+    program::{Finished, Running, dayfly, detached, program, run},
 };
 
 /// Says that it is ready, then waits for what `traps` deal with.
@@ -95,22 +95,88 @@ fn the_second_request_to_stop_kills() {
     assert_eq!(broker.outcome(), "cancelled");
 }
 
-#[test]
-fn a_signal_before_the_command_starts_nothing() {
-    let broker = Broker::start(|request, _| {
+/// A broker that grants after `pause`.
+fn slow(pause: Duration) -> Broker {
+    Broker::start(move |request, _| {
         if request.line() == "POST /api/v1/tasks" {
-            thread::sleep(Duration::from_secs(2));
+            thread::sleep(pause);
         }
         grant(request, &[postgres("r")])
-    });
-    let words = ["exec", "--role", "r", "--", "echo", "started"];
-    let running = Running::start(dayfly(&broker.url, &words));
+    })
+}
+
+/// Runs the program until it asks for a task, and tells it to stop.
+fn stopped_while_asking(broker: &Broker, words: &[&str]) -> Finished {
+    let running = Running::start(dayfly(&broker.url, words));
     while broker.requests().is_empty() {
         thread::sleep(Duration::from_millis(10));
     }
     running.signal(Signal::TERM);
-    let finished = running.finish();
-    assert_eq!((finished.code, finished.out.as_str()), (Some(143), ""));
+    running.finish()
+}
+
+/// What was minted by then is nobody's, and its end is not left to its heartbeat.
+#[test]
+fn a_signal_before_the_command_starts_nothing_and_leaves_no_task() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join("state").display().to_string();
+    for (words, code) in [
+        (&["exec", "--role", "r", "--", "echo", "started"][..], 143),
+        (&["agent", "--role", "r", "--", "echo", "started"], 143),
+        (&["credential", "mysql", "--role", "r"], 143),
+        (&["task", "open", "--role", "r", "--purpose", "p", "--directory", &directory], 143),
+    ] {
+        let broker = slow(Duration::from_millis(700));
+        let finished = stopped_while_asking(&broker, words);
+        let seen = (finished.code, finished.out.as_str());
+        assert_eq!(seen, (Some(code), ""), "{words:?}: {finished:?}");
+        assert_eq!(broker.outcome(), "cancelled", "{words:?}");
+        assert!(!Path::new(&directory).exists());
+    }
+}
+
+#[test]
+fn a_signal_is_not_held_up_by_a_broker_that_does_not_answer() {
+    let broker = slow(Duration::from_secs(30));
+    let start = now();
+    let words = ["exec", "--role", "r", "--", "echo", "started"];
+    let finished = stopped_while_asking(&broker, &words);
+    assert_eq!((finished.code, finished.out.as_str()), (Some(143), ""), "{finished:?}");
+    assert!(start.elapsed() < Duration::from_secs(10));
+}
+
+/// The log of a step that stands still, say: nothing that we have to tell may wait for it.
+#[test]
+fn a_log_that_nobody_reads_stops_neither_heartbeats_nor_the_end() {
+    let broker = Broker::start(|request, _| match request.line().as_str() {
+        "POST /api/v1/tasks/tsk_1/heartbeat" => Answer::json(200, &heard()),
+        _ => grant(request, &[postgres("r")]),
+    });
+    let (mut log, full) = std::io::pipe().unwrap();
+    let mut filled = 0;
+    let flags = rustix::fs::fcntl_getfl(&full).unwrap();
+    rustix::fs::fcntl_setfl(&full, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
+    while let Ok(written) = (&full).write(&[b'.'; 4096]) {
+        filled += written;
+    }
+    rustix::fs::fcntl_setfl(&full, flags).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let mark = home.path().join("mark");
+    let script = format!("sleep 1.5; touch {}", mark.display());
+    let words = ["exec", "--role", "r", "--heartbeat", "1s", "--", "sh", "-c", &script];
+    let mut child = detached(&broker.url, &words).stderr(full).spawn().unwrap();
+    while broker.asked("POST /api/v1/tasks/tsk_1/complete").is_empty() {
+        assert!(child.try_wait().unwrap().is_none(), "it has something to say");
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(mark.exists());
+    assert!(broker.asked("POST /api/v1/tasks/tsk_1/heartbeat").len() > 2);
+    let mut said = String::new();
+    log.read_to_string(&mut said).unwrap();
+    assert!(child.wait().unwrap().success());
+    let lines: Vec<&str> = said.get(filled..).unwrap().lines().collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].contains("lease lse_r") && lines[1].contains("verified dead"), "{lines:?}");
 }
 
 #[test]
@@ -217,4 +283,9 @@ fn the_terminals_interrupt_comes_once() {
     drop(keyboard);
     assert!(status.success(), "{status}");
     assert_eq!(broker.outcome(), "completed");
+}
+
+#[expect(clippy::disallowed_methods, reason = "the program is watched from outside its clock")]
+fn now() -> Instant {
+    Instant::now()
 }

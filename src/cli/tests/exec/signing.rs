@@ -44,6 +44,24 @@ fn the_environments_key_signs_for_the_broker_that_is_asked() {
     assert!(!all.contains("hunter2"), "{all}");
 }
 
+/// With it the command could open tasks as we do.
+#[test]
+fn what_signed_does_not_reach_the_command() {
+    let broker = Broker::granting(vec![postgres("r")]);
+    let said = |options: &[&str]| {
+        let words = [&["exec", "-q", "--role", "r"], options, &["--", "env"]].concat();
+        let mut command = dayfly(&broker.url, &words);
+        command.env_remove("DAYFLY_ID_TOKEN").env("DAYFLY_IDENTITY", "aws").envs(KEY);
+        run(command).out
+    };
+    let out = said(&[]);
+    assert!(out.contains("PGUSER=df_x") && out.contains("AWS_REGION=eu-central-1"), "{out}");
+    for absent in ["AKIA", "hunter2-aws", "DAYFLY_IDENTITY"] {
+        assert!(!out.contains(absent), "{absent}: {out}");
+    }
+    assert!(said(&["--keep-ci-identity"]).contains("hunter2-aws"));
+}
+
 #[test]
 fn a_request_that_a_broker_saw_is_not_shown_twice() {
     let broker = Broker::start(|request, before| {

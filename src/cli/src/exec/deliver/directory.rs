@@ -1,38 +1,45 @@
 //! The private directory in which files and FIFOs are put.
 //!
 //! Invariant: it is this user's alone from its first moment, a file in it is whole or not there,
-//! and it goes when its run goes: what a killed run leaves, the next one removes.
-
-mod owner;
+//! and it goes when its run goes: what a killed run leaves, the next one removes. A run holds a lock
+//! on its directory, which the system takes away with the process, in whatever container it was.
 
 use std::{
-    ffi::OsString,
-    fs::{self, DirBuilder, File, OpenOptions},
+    ffi::{OsStr, OsString},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 
 use data_encoding::HEXLOWER;
 use ring::rand::{SecureRandom as _, SystemRandom};
 
-use crate::{ambient::Ambient, exec::deliver::directory::owner::Owner};
+use crate::ambient::Ambient;
 
 /// What names of directories begin with.
-const PREFIX: &str = "dayfly-";
+const PREFIX: &str = "dayfly-run-";
 /// Where temporary files are when nothing says it.
 const TEMPORARY: &str = "/tmp";
-/// What says whose a directory is that the user has named.
-const MARK: &str = ".dayfly-";
+/// What says that all in a directory is ours that the user has named.
+const MARK: &str = ".dayfly";
+/// Somebody else may find a new directory before it is locked.
+const MAKE_MAX: usize = 8;
 /// A file's name while it is written; no file of the user's begins with a dot.
 const DRAFT: &str = ".draft";
 /// What is left is bounded by this; it is not worth a long look.
 const SWEPT_MAX: usize = 1000;
 
-/// A directory that this run has made.
+/// A directory that is this run's.
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
+    /// Whether it goes, and not only what is in it.
+    is_made: bool,
+    _lock: Option<File>,
     /// Whether it is in memory and nowhere else.
     pub(super) in_memory: bool,
     removed: bool,
@@ -41,20 +48,19 @@ pub(super) struct Directory {
 impl Directory {
     /// Makes one where secrets are kept in memory, or else where temporary files are.
     pub(super) fn make(ambient: &Ambient) -> Result<Self, Error> {
-        let owner = Owner::ourselves();
         let mut fallback = None;
         for base in bases(ambient) {
-            sweep(&base, owner.as_ref());
+            sweep(&base);
             if !is_memory(&base) {
                 fallback = fallback.or(Some(base));
                 continue;
             }
-            if let Ok(directory) = Self::make_in(&base, owner.as_ref(), true) {
+            if let Ok(directory) = Self::make_in(&base, true) {
                 return Ok(directory);
             }
         }
         let base = fallback.unwrap_or_else(|| TEMPORARY.into());
-        Self::make_in(&base, owner.as_ref(), false).map_err(|source| Error::make(&base, source))
+        Self::make_in(&base, false).map_err(|source| Error::make(&base, source))
     }
 
     /// Where [`Self::make`] would make one, and whether that is in memory alone. Nothing is made.
@@ -67,46 +73,58 @@ impl Directory {
         (other.unwrap_or_else(|| TEMPORARY.into()), false)
     }
 
-    fn make_in(base: &Path, owner: Option<&Owner>, in_memory: bool) -> io::Result<Self> {
-        let mut random = [0; 8];
-        let unlucky = |_| io::Error::other("the system gives no random numbers");
-        SystemRandom::new().fill(&mut random).map_err(unlucky)?;
-        let owner = owner.map(|owner| format!("{owner}-")).unwrap_or_default();
-        let path = base.join(format!("{PREFIX}{owner}{}", HEXLOWER.encode(&random)));
-        DirBuilder::new().mode(0o700).create(&path)?;
-        Ok(Self { path, in_memory, removed: false })
+    fn make_in(base: &Path, in_memory: bool) -> io::Result<Self> {
+        for _ in 0..MAKE_MAX {
+            let mut random = [0; 8];
+            let unlucky = |_| io::Error::other("the system gives no random numbers");
+            SystemRandom::new().fill(&mut random).map_err(unlucky)?;
+            let path = base.join(format!("{PREFIX}{}", HEXLOWER.encode(&random)));
+            DirBuilder::new().mode(0o700).create(&path)?;
+            match lock(&path) {
+                Locked::Ours(lock) => {
+                    return Ok(Self {
+                        path,
+                        is_made: true,
+                        _lock: lock,
+                        in_memory,
+                        removed: false,
+                    });
+                }
+                // Who looks for what is left has found it, and removes it.
+                Locked::Taken | Locked::Gone => {}
+            }
+        }
+        Err(io::ErrorKind::ResourceBusy.into())
     }
 
     /// Takes the directory that the user has named: it is made, or it must be ours and empty, but
     /// for what a run left that was killed.
     pub(super) fn named(path: &Path) -> Result<Self, Error> {
         let failed = |source| Error::make(path, source);
-        match DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => made.map_err(failed)?,
-        }
+        let is_made = match DirBuilder::new().mode(0o700).create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            made => made.map(|()| true).map_err(failed)?,
+        };
         let metadata = fs::symlink_metadata(path).map_err(failed)?;
         let shown = || path.display().to_string();
         if !metadata.is_dir() || !is_private(&metadata) {
             return Err(Error::Shared { path: shown() });
         }
-        let names: Vec<_> = entries(path).map_err(failed)?;
-        let marks = names.iter().filter_map(|name| name.to_str()?.strip_prefix(MARK));
-        let owners: Vec<Owner> = marks.filter_map(|mark| mark.parse().ok()).collect();
-        let is_left = !owners.is_empty() && owners.iter().all(Owner::is_dead);
+        let path = path.canonicalize().map_err(failed)?;
+        let lock = match lock(&path) {
+            Locked::Ours(lock) => lock,
+            Locked::Taken => return Err(Error::InUse { path: shown() }),
+            Locked::Gone => return Err(failed(io::ErrorKind::NotFound.into())),
+        };
+        let names: Vec<_> = entries(&path).map_err(failed)?;
+        let is_left = lock.is_some() && names.iter().any(|name| name == MARK);
         if !names.is_empty() && !is_left {
             return Err(Error::Used { path: shown() });
         }
-        for name in names {
-            fs::remove_file(path.join(name)).map_err(failed)?;
-        }
-        let path = path.canonicalize().map_err(failed)?;
-        let directory = Self { in_memory: is_memory(&path), path, removed: false };
-        if let Some(owner) = Owner::ourselves() {
-            let mark = directory.path.join(format!("{MARK}{owner}"));
-            create(&mark).map_err(|source| Error::make(&directory.path, source))?;
-        }
-        Ok(directory)
+        empty(&path).map_err(failed)?;
+        create(&path.join(MARK)).map_err(failed)?;
+        let in_memory = is_memory(&path);
+        Ok(Self { path, is_made, _lock: lock, in_memory, removed: false })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -116,7 +134,7 @@ impl Directory {
     /// Writes a file, or replaces it at one stroke.
     pub(super) fn write(&self, name: &str, text: &str) -> io::Result<()> {
         let draft = self.path.join(DRAFT);
-        remove_if_there(&draft)?;
+        unlink(&draft)?;
         let mut file = create(&draft)?;
         let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
         let renamed = written.and_then(|()| fs::rename(&draft, self.path.join(name)));
@@ -126,22 +144,12 @@ impl Directory {
         renamed
     }
 
-    /// Makes a FIFO, or puts a new one in the place of the last: who has that open keeps it.
-    pub(super) fn fifo(&self, name: &str) -> io::Result<()> {
-        let draft = self.path.join(DRAFT);
-        remove_if_there(&draft)?;
-        make_fifo(&draft)?;
-        fs::rename(&draft, self.path.join(name))
-    }
-
-    pub(super) fn unlink(&self, name: &str) -> io::Result<()> {
-        remove_if_there(&self.path.join(name))
-    }
-
     /// Removes it with all that is in it, also what the command has put there.
     pub(super) fn remove(&mut self) -> io::Result<()> {
         self.removed = true;
-        match fs::remove_dir_all(&self.path) {
+        let removed = empty(&self.path)
+            .and_then(|()| if self.is_made { fs::remove_dir(&self.path) } else { Ok(()) });
+        match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -175,23 +183,56 @@ fn is_writable(base: &Path) -> bool {
 
 /// Removes what runs of this user have left here that are no more. What can't be removed is not
 /// worth stopping for.
-fn sweep(base: &Path, ourselves: Option<&Owner>) {
-    // Without a process table nobody can be known to be dead.
-    if ourselves.is_none() {
-        return;
-    }
+fn sweep(base: &Path) {
     let Ok(names) = entries(base) else { return };
-    for name in names {
-        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)).and_then(|name| {
-            let (owner, _) = name.rsplit_once('-')?;
-            owner.parse::<Owner>().ok()
-        });
-        let path = base.join(&name);
-        let is_ours = || fs::symlink_metadata(&path).is_ok_and(|it| it.is_dir() && is_private(&it));
-        if owner.is_some_and(|owner| owner.is_dead()) && is_ours() {
+    for name in names.iter().filter(|name| name.as_bytes().starts_with(PREFIX.as_bytes())) {
+        let path = base.join(name);
+        let is_ours = fs::symlink_metadata(&path).is_ok_and(|it| it.is_dir() && is_private(&it));
+        if is_ours && let Locked::Ours(Some(_lock)) = lock(&path) {
             let _ = fs::remove_dir_all(&path);
         }
     }
+}
+
+/// Whose a directory is.
+enum Locked {
+    /// No other run's; nothing holds it where the file system has no locks.
+    Ours(Option<File>),
+    Taken,
+    /// Nobody's any more: it was removed.
+    Gone,
+}
+
+/// Locks the directory `path` for as long as we live.
+fn lock(path: &Path) -> Locked {
+    let Ok(directory) = File::open(path) else { return Locked::Gone };
+    match directory.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Locked::Taken,
+        Err(TryLockError::Error(_)) => return Locked::Ours(None),
+    }
+    let same = |one: &fs::Metadata, other: &fs::Metadata| one.ino() == other.ino();
+    match (directory.metadata(), fs::symlink_metadata(path)) {
+        (Ok(one), Ok(other)) if same(&one, &other) => Locked::Ours(Some(directory)),
+        _ => Locked::Gone,
+    }
+}
+
+/// Removes all in a directory; the mark last, so that what is left of it stays ours.
+fn empty(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let at = entry.path();
+        if entry.file_name() == MARK {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(at)?;
+        } else {
+            unlink(&at)?;
+        }
+    }
+    unlink(&path.join(MARK))
 }
 
 fn entries(path: &Path) -> io::Result<Vec<OsString>> {
@@ -204,15 +245,27 @@ fn is_private(metadata: &fs::Metadata) -> bool {
     metadata.uid() == rustix::process::geteuid().as_raw() && of_others == 0
 }
 
-fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+/// Makes a FIFO, or puts a new one in the place of the last: who has that open keeps it.
+pub(super) fn fifo(path: &Path) -> io::Result<()> {
+    // Each is made by a thread of its own.
+    let mut draft = OsString::from(DRAFT);
+    draft.extend([OsStr::new("-"), path.file_name().unwrap_or_default()]);
+    let draft = path.with_file_name(draft);
+    unlink(&draft)?;
+    make_fifo(&draft)?;
+    fs::rename(&draft, path)
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
+/// Removes a file, if it is there.
+pub(super) fn unlink(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
     }
+}
+
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 #[cfg(not(target_vendor = "apple"))]
@@ -250,6 +303,8 @@ pub(crate) enum Error {
         #[source]
         source: io::Error,
     },
+    #[error("the directory `{path}` is another run's; name one of its own by --file-dir")]
+    InUse { path: String },
     #[error("the directory `{path}` is not this user's alone (0700); name another by --file-dir")]
     Shared { path: String },
     #[error("the directory `{path}` is not empty; name one that is, or one that is not there yet")]

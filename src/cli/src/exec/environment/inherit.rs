@@ -96,6 +96,8 @@ pub(crate) fn competing(injected: &BTreeMap<String, String>) -> Vec<&'static str
 pub(crate) struct Inheritance<'a> {
     ambient: &'a Ambient,
     args: &'a EnvironmentArgs,
+    /// Variables of the identity that opened the task.
+    identity: &'a [&'a str],
 }
 
 /// The command's whole environment, and what is different in it.
@@ -109,7 +111,12 @@ pub(crate) struct ChildEnvironment {
 
 impl<'a> Inheritance<'a> {
     pub(crate) fn new(ambient: &'a Ambient, args: &'a EnvironmentArgs) -> Self {
-        Self { ambient, args }
+        Self { ambient, args, identity: &[] }
+    }
+
+    /// Where the task was opened with what is in `identity`.
+    pub(crate) fn without(self, identity: &'a [&'a str]) -> Self {
+        Self { identity, ..self }
     }
 
     pub(crate) fn ambient(&self) -> &'a Ambient {
@@ -160,6 +167,7 @@ impl<'a> Inheritance<'a> {
             return true;
         }
         let is_identity = CI_IDENTITY.contains(&name)
+            || self.identity.contains(&name)
             || CI_IDENTITY_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
             || TOKENS.iter().any(|token| self.ambient.value(token) == Some(value));
         is_identity && !self.args.keep_ci_identity
@@ -243,6 +251,28 @@ mod tests {
         let args = EnvironmentArgs::default();
         let child = Inheritance::new(&ambient, &args).compose(BTreeMap::new());
         assert_eq!(names(&child), ["A"]);
+    }
+
+    #[test]
+    fn what_signed_for_the_task_signs_for_nobody_else() {
+        let inherited = ["AWS_ACCESS_KEY_ID", "AWS_REGION", "AWS_SECRET_ACCESS_KEY"];
+        let ambient = ambient(&inherited);
+        let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+        let left = |keep_ci_identity, injected: &[(&str, &str)]| {
+            let preserve_env = Some("*".parse().unwrap());
+            let args =
+                EnvironmentArgs { preserve_env, keep_ci_identity, ..EnvironmentArgs::default() };
+            let inheritance = Inheritance::new(&ambient, &args).without(&keys);
+            let child = inheritance.compose(map(injected));
+            let named = |(name, value): &(OsString, OsString)| {
+                format!("{}={}", name.display(), value.display())
+            };
+            child.variables.iter().map(named).collect::<Vec<_>>()
+        };
+        assert_eq!(left(false, &[]), ["AWS_REGION=old AWS_REGION"]);
+        assert_eq!(left(true, &[]).len(), 3);
+        let injected = left(false, &[("AWS_ACCESS_KEY_ID", "new")]);
+        assert_eq!(injected, ["AWS_REGION=old AWS_REGION", "AWS_ACCESS_KEY_ID=new"]);
     }
 
     #[test]

@@ -14,12 +14,7 @@ fn names(path: &Path) -> Vec<OsString> {
 
 /// A directory in `base` as a run makes it that has been killed since.
 fn left(base: &Path) -> PathBuf {
-    let name = Owner::ourselves().unwrap().to_string();
-    let mut parts = name.split('-');
-    let (pid, started, namespace) =
-        (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap());
-    let started: u64 = started.parse::<u64>().unwrap() - 1;
-    let path = base.join(format!("{PREFIX}{pid}-{started}-{namespace}-00ff"));
+    let path = base.join(format!("{PREFIX}00ff"));
     DirBuilder::new().mode(0o700).create(&path).unwrap();
     fs::write(path.join("pgpass"), "secret").unwrap();
     path
@@ -28,7 +23,7 @@ fn left(base: &Path) -> PathBuf {
 #[test]
 fn a_file_is_this_users_alone_and_replaced_at_one_stroke() {
     let base = tempfile::tempdir().unwrap();
-    let mut directory = Directory::make_in(base.path(), None, false).unwrap();
+    let mut directory = Directory::make_in(base.path(), false).unwrap();
     assert_eq!(mode(directory.path()), 0o700);
     directory.write("pgpass", "one").unwrap();
     let path = directory.path().join("pgpass");
@@ -47,14 +42,14 @@ fn a_file_is_this_users_alone_and_replaced_at_one_stroke() {
 #[test]
 fn it_goes_with_its_run() {
     let base = tempfile::tempdir().unwrap();
-    let directory = Directory::make_in(base.path(), None, false).unwrap();
-    directory.fifo("key").unwrap();
+    let directory = Directory::make_in(base.path(), false).unwrap();
     let path = directory.path().join("key");
+    fifo(&path).unwrap();
     assert!(fs::symlink_metadata(&path).unwrap().file_type().is_fifo());
     assert_eq!(mode(&path), 0o600);
-    directory.fifo("key").unwrap();
-    directory.unlink("key").unwrap();
-    directory.unlink("key").unwrap();
+    fifo(&path).unwrap();
+    unlink(&path).unwrap();
+    unlink(&path).unwrap();
     fs::create_dir_all(directory.path().join("of/the/command")).unwrap();
     drop(directory);
     assert!(names(base.path()).is_empty());
@@ -64,17 +59,16 @@ fn it_goes_with_its_run() {
 fn what_a_killed_run_left_is_swept_and_nothing_else() {
     let base = tempfile::tempdir().unwrap();
     let dead = left(base.path());
-    let owner = Owner::ourselves();
-    let alive = Directory::make_in(base.path(), owner.as_ref(), false).unwrap();
+    let alive = Directory::make_in(base.path(), false).unwrap();
     fs::create_dir(base.path().join("dayfly-notes")).unwrap();
-    fs::write(base.path().join("dayfly-1-1-1-00ff"), "a file").unwrap();
-    sweep(base.path(), owner.as_ref());
+    fs::write(base.path().join("dayfly-run-file"), "a file").unwrap();
+    sweep(base.path());
     assert!(!dead.exists() && alive.path().exists());
     assert_eq!(names(base.path()).len(), 3);
 
     let shared = left(base.path());
     fs::set_permissions(&shared, fs::Permissions::from_mode(0o755)).unwrap();
-    sweep(base.path(), owner.as_ref());
+    sweep(base.path());
     assert!(shared.exists(), "no run of ours has made that");
 }
 
@@ -84,7 +78,7 @@ fn a_named_directory_is_made_or_was_empty_and_private() {
     let path = base.path().join("files");
     let directory = Directory::named(&path).unwrap();
     assert_eq!(mode(&path), 0o700);
-    assert!(matches!(Directory::named(&path), Err(Error::Used { .. })), "its run is alive");
+    assert!(matches!(Directory::named(&path), Err(Error::InUse { .. })));
     drop(directory);
     assert!(!path.exists());
 
@@ -96,15 +90,35 @@ fn a_named_directory_is_made_or_was_empty_and_private() {
     assert!(matches!(Directory::named(&path), Err(Error::Used { .. })));
     assert_eq!(fs::read_to_string(path.join("pgpass")).unwrap(), "mine");
 
-    let dead = left(base.path());
-    let mark = dead.file_name().unwrap().to_str().unwrap();
-    let mark = mark.strip_prefix(PREFIX).unwrap().strip_suffix("-00ff").unwrap();
-    fs::write(path.join(format!("{MARK}{mark}")), "").unwrap();
-    let directory = Directory::named(&path).unwrap();
-    assert_eq!(names(&path).len(), 1, "its own mark");
-    drop(directory);
+    fs::remove_file(path.join("pgpass")).unwrap();
+    // A volume of a container's, say, which can't be removed.
+    drop(Directory::named(&path).unwrap());
+    assert!(names(&path).is_empty(), "what was there before stays");
+    fs::remove_dir(&path).unwrap();
     std::os::unix::fs::symlink(base.path(), &path).unwrap();
     assert!(matches!(Directory::named(&path), Err(Error::Shared { .. })), "a link");
+}
+
+/// As when a container starts again with the same volume: nobody in it can know the process that
+/// was there before.
+#[test]
+fn what_a_killed_run_left_in_a_named_directory_makes_room_for_the_next() {
+    let base = tempfile::tempdir().unwrap();
+    let path = base.path().join("files");
+    DirBuilder::new().mode(0o700).create(&path).unwrap();
+    fs::create_dir(path.join("of-the-command")).unwrap();
+    fs::write(path.join("pgpass"), "secret").unwrap();
+    assert!(matches!(Directory::named(&path), Err(Error::Used { .. })), "it is nobody's");
+    fs::write(path.join(MARK), "").unwrap();
+    let held = File::open(&path).unwrap();
+    held.lock().unwrap();
+    assert!(matches!(Directory::named(&path), Err(Error::InUse { .. })));
+    assert!(path.join("pgpass").exists());
+    drop(held);
+    let directory = Directory::named(&path).unwrap();
+    assert_eq!(names(&path), [MARK]);
+    drop(directory);
+    assert!(names(&path).is_empty());
 }
 
 #[test]
