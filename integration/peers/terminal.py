@@ -1,6 +1,7 @@
 # Runs a program at a terminal of its own and plays who sits there; prints all that the terminal
 # showed. A step is one of {"expect": TEXT}, which must be shown after what was expected before,
-# {"send": KEYS}, {"size": [ROWS, COLUMNS]} and {"pause": SECONDS}.
+# {"send": KEYS}, {"size": [ROWS, COLUMNS]}, {"pause": SECONDS} and, as the last, {"hangup": true}: the
+# terminal is gone.
 # Exit code: the program's own, 128+N if signal N killed it, 99 if something was not shown in time.
 # Usage: python3 terminal.py STEPS-AS-JSON PROGRAM [ARGUMENT...]
 import fcntl
@@ -52,6 +53,9 @@ def play(steps: list, master: int, process: int) -> None:
             os.write(master, step["send"].encode())
         elif "size" in step:
             fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", *step["size"], 0, 0))
+        elif "hangup" in step:
+            os.close(master)
+            return
         else:
             until = time.monotonic() + step["pause"]
             while time.monotonic() < until:
@@ -65,7 +69,7 @@ def main() -> None:
         os.execvp(command[0], command)
     play(steps, master, process)
     until = time.monotonic() + PATIENCE
-    while look(master, until - time.monotonic()):
+    while "hangup" not in steps[-1] and look(master, until - time.monotonic()):
         if time.monotonic() > until:
             sys.stderr.write("the program does not end\n")
             ends(99, process)

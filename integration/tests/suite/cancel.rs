@@ -1,6 +1,8 @@
 //! How platforms cancel what they run, signal by signal, around the real `dayfly`, a real broker and
 //! PostgreSQL. Whether a credential is dead is told by a login with it.
 
+mod first;
+
 use std::{
     fs,
     path::PathBuf,
@@ -255,59 +257,25 @@ async fn systemd_stops_every_process_of_a_unit() {
     assert_eq!(scene.task().await, "cancelled");
 }
 
-/// The first process of a container, as Kubernetes and Docker start it.
-fn container(line: &str) -> Vec<&str> {
-    // As another user than root, it takes a user namespace as well.
-    let unshare = "unshare --user --map-root-user --pid --fork --mount-proc --kill-child --";
-    unshare.split_whitespace().chain(line.split_whitespace()).collect()
-}
-
-/// The injector within a container.
-fn first(running: &Running) -> i32 {
-    descendants(running.id())[0]
-}
-
-/// Kubernetes: TERM, and KILL when the grace is over. By then nothing is left to kill.
+/// `KillMode=mixed`: the first process alone is told, and what is left when the time is up is killed.
 #[tokio::test(flavor = "multi_thread")]
-async fn kubernetes_stops_a_container() {
+async fn systemd_kills_what_is_left_of_a_unit() {
     let scene = Scene::new().await;
-    let line = scene.exec("", &format!("trap 'exit 7' TERM\n{WORK}"));
-    let mut running = scene.start(&container(&line), &[]).await;
-    signal("TERM", first(&running));
-    let status = running.ended(Duration::from_secs(10)).await;
-    assert_eq!(status.code(), Some(7), "a first process answers signals");
-    assert!(!scene.lets_in());
-    assert_eq!(scene.task().await, "cancelled");
-
-    let line = scene.exec("--stop-timeout 2s", &format!("trap '' TERM\n{WORK}"));
-    let mut running = scene.start(&container(&line), &[]).await;
-    signal("TERM", first(&running));
-    let status = running.ended(Duration::from_secs(15)).await;
-    // A first process can't die of a signal of its own.
-    assert_eq!(status.code(), Some(137));
-    assert!(!scene.lets_in());
-    assert_eq!(scene.task().await, "cancelled");
-}
-
-/// Nobody else does it in a container; there would soon be no room for processes.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_first_process_reaps_what_is_left_to_it() {
-    let scene = Scene::new().await;
-    let orphans = "printf %s \"$DATABASE_URL\" >url.new; mv url.new url\n\
-        for i in 1 2 3 4 5; do (sleep 0.2 & exec true); done\n\
-        sleep 4\n\
-        for stat in /proc/[0-9]*/stat; do\n\
-            read -r id name state parent rest <$stat || continue\n\
-            [ \"$parent $state\" = '1 Z' ] && echo \"$id $name\" >>zombies\n\
-            [ $parent = 1 ] && echo \"$id $name\" >>children\n\
-        done 2>/dev/null\n\
-        exit 0\n";
-    let line = scene.exec("", orphans);
-    let mut running = scene.start(&container(&line), &[]).await;
-    assert_eq!(running.ended(Duration::from_secs(20)).await.code(), Some(0));
-    let zombies = fs::read_to_string(scene.path("zombies")).unwrap_or_default();
-    let children = fs::read_to_string(scene.path("children")).unwrap();
-    assert_eq!((zombies.as_str(), children.lines().count()), ("", 1), "{children}");
-    assert!(!scene.lets_in());
-    assert_eq!(scene.task().await, "completed");
+    let options = "--stop-timeout 1m --heartbeat 10s --ttl 1h";
+    let line = scene.exec(options, &format!("trap 'echo told >told' TERM\n{WORK}"));
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let running = scene.start(&words, &[]).await;
+    let mut unit = vec![running.id()];
+    unit.extend(descendants(running.id()));
+    signal("TERM", running.id());
+    eventually("the command is told", Duration::from_secs(5), async || {
+        scene.path("told").exists().then_some(())
+    })
+    .await;
+    assert!(scene.lets_in(), "the command has its time");
+    for process in &unit {
+        signal("KILL", *process);
+    }
+    scene.is_dead(Duration::from_mins(1)).await;
+    assert_eq!(scene.task().await, "lost");
 }

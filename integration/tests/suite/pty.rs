@@ -1,13 +1,17 @@
 //! `dayfly exec` at a terminal: what a shell, a person and a program with a screen of its own expect
 //! of it. The shell is a real one, with job control.
 
+mod ends;
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
-    process::{Command, Stdio},
+    path::Path,
+    process::{Command, Output, Stdio},
+    time::Duration,
 };
 
-use dayfly_integration::{Broker, BrokerConfig, Store, program, root};
+use dayfly_integration::{Broker, BrokerConfig, Store, eventually, program, root};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -23,7 +27,14 @@ struct Desk {
 
 impl Desk {
     async fn new() -> Self {
-        let broker = Broker::start(BrokerConfig::new(Store::Sqlite, None)).await;
+        Self::with("").await
+    }
+
+    /// With `more` in the broker's configuration.
+    async fn with(more: &str) -> Self {
+        let mut config = BrokerConfig::new(Store::Sqlite, None);
+        config.more.push_str(more);
+        let broker = Broker::start(config).await;
         Self { broker, home: tempfile::Builder::new().prefix("dft").tempdir().unwrap() }
     }
 
@@ -39,6 +50,19 @@ impl Desk {
 
     /// Everything that the terminal showed while `steps` were played at a shell.
     fn play(&self, steps: &[Value]) -> String {
+        let output = self.play_until(steps);
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success(),
+            "{}: {}\n{shown}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        shown
+    }
+
+    /// The same, however the shell ended.
+    fn play_until(&self, steps: &[Value]) -> Output {
         let prompt = json!({ "expect": "$ " });
         let steps = [&[prompt], steps].concat();
         let mut command = Command::new("python3");
@@ -53,14 +77,8 @@ impl Desk {
             command.env_remove(name);
         }
         let output = command.output().unwrap();
-        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(
-            output.status.success(),
-            "{}: {}\n{shown}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        );
-        shown
+        assert_ne!(output.status.code(), Some(99), "{output:?}");
+        output
     }
 
     /// What is typed at the shell to have `dayfly` do `words` as the administrator, at a terminal
@@ -255,7 +273,7 @@ async fn errors_and_help_are_coloured_at_a_terminal_that_can() {
     let mistyped = "dayfly lease lsit";
     let shown = desk.play(&[
         send(&format!("{}; echo en''ded\n", desk.ask("lease show lse_none"))),
-        expect("dayfly: \x1b[1;31merror:\x1b[0m "),
+        expect("dayfly: \x1b[1;31merror[not_found]:\x1b[0m "),
         expect("ended"),
         expect("$ "),
         send(&format!("TERM=xterm {mistyped}; echo en''ded\n")),
