@@ -165,17 +165,30 @@ async fn what_fails_before_the_command_is_125_or_127_and_mints_nothing() {
     let failed = finish(unreachable.env("DAYFLY_URL", &nowhere));
     assert_eq!((failed.code, failed.out.as_str()), (Some(125), ""), "{failed:?}");
     let line = format!("dayfly: error: cannot reach the broker at {nowhere}");
-    assert!(failed.err.contains(&line), "{}", failed.err);
+    assert!(failed.err.starts_with(&line), "{}", failed.err);
+    assert_eq!(failed.err.lines().count(), 1, "{}", failed.err);
 
     let missing = finish(&mut desk.exec(&["--role", "reader"], &["no-such-command-here"]));
     assert_eq!(missing.code, Some(127), "{missing:?}");
-    assert!(missing.err.contains("`no-such-command-here` was not found"), "{}", missing.err);
+    assert_eq!(
+        missing.err,
+        "dayfly: error: `no-such-command-here` was not found; is it installed, and PATH right?\n"
+    );
+    let plain = finish(&mut desk.exec(&["--role", "reader"], &["/etc/passwd"]));
+    assert_eq!(plain.code, Some(126), "{plain:?}");
+    assert_eq!(
+        plain.err,
+        "dayfly: error: `/etc/passwd` can't be executed; is it a program, and has it the mode of \
+         one (chmod +x)?\n"
+    );
 
     let file = desk.token_file("not-a-token");
     let words = ["exec", "--token-file", file.to_str().unwrap(), "--role", "reader", "--", "true"];
     let refused = finish(&mut desk.dayfly(&words));
     assert_eq!(refused.code, Some(125), "{refused:?}");
-    assert!(refused.err.contains("the bearer token was not accepted"), "{}", refused.err);
+    let line = "dayfly: error[unauthenticated]: the bearer token was not accepted";
+    assert!(refused.err.starts_with(line), "{}", refused.err);
+    assert_eq!(refused.err.lines().count(), 1, "{}", refused.err);
     assert!(!refused.err.contains("not-a-token"), "{}", refused.err);
 
     assert_eq!(desk.tasks().await, Vec::<Value>::new());
