@@ -57,8 +57,7 @@ async fn docker_stops_a_container() {
 async fn a_first_process_passes_signals_on_and_hears_the_second_request() {
     let scene = Scene::new().await;
     let names = ["USR1", "USR2", "QUIT", "HUP", "INT", "TERM"];
-    let traps: String =
-        names.iter().map(|name| format!("trap 'echo {name} >>heard' {name}\n")).collect();
+    let traps = names.map(|name| format!("trap 'echo {name} >>heard' {name}\n")).concat();
     let line = scene.exec("--stop-timeout 1m", &format!("{traps}{WORK}"));
     let mut running = scene.start(&container(&line), &[]).await;
     // The first three ask for nothing, the hang-up for a stop: what comes with it may be a copy.
