@@ -17,7 +17,7 @@ mod tests;
 
 use std::{collections::BTreeMap, error::Error, path::Path};
 
-use cedar_policy::{Authorizer, Decision as Verdict, PolicyId, PolicySet};
+use cedar_policy::{Authorizer, Decision as Verdict};
 
 pub use self::{
     ask::{Ask, Circumstances, LeaseFacts, RoleFacts},
@@ -116,7 +116,8 @@ impl Policies {
                 let mut answer = Answer::default();
                 let authorizer = Authorizer::new();
                 for portion in self.slices.of(ask) {
-                    answer.add(portion, &authorizer.is_authorized(&request, portion, &entities));
+                    let response = authorizer.is_authorized(&request, portion, &entities);
+                    answer.add(&self.slices, &response);
                 }
                 answer
             }
@@ -163,12 +164,8 @@ struct Answer {
 }
 
 impl Answer {
-    fn add(&mut self, portion: &PolicySet, response: &cedar_policy::Response) {
-        let rule = |id: &PolicyId| Rule {
-            id: id.to_string(),
-            reason: portion.annotation(id, "reason").map(ToOwned::to_owned),
-        };
-        let rules = response.diagnostics().reason().map(rule);
+    fn add(&mut self, slices: &Slices, response: &cedar_policy::Response) {
+        let rules = response.diagnostics().reason().map(|id| slices.rule(id));
         match response.decision() {
             Verdict::Allow => self.permits.extend(rules),
             Verdict::Deny => self.forbids.extend(rules),

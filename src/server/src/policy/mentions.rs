@@ -1,26 +1,30 @@
-//! What a set of rules can look at: which attributes, tags and claims.
+//! What a set of rules can look at: which attributes and tags, and membership in what.
 //!
 //! Invariant: whatever a rule could read is mentioned. A token has many claims and a rule reads
 //! two or three of them; what no rule reads need not be built, and building it costs more than
 //! asking the rules. Where a rule's text does not tell what it reads, everything is mentioned.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use cedar_policy::Policy;
 use serde_json::Value;
 
+const BACKEND: &str = "Dayfly::Backend";
 const CLAIM: &str = "Dayfly::Claim";
+const ISSUER: &str = "Dayfly::Issuer";
+const ROLE: &str = "Dayfly::Role";
 
 /// Names that rules mention, or all that there are.
 #[derive(Clone, Debug, PartialEq)]
 enum Names {
     All,
-    These(HashSet<String>),
+    /// Few of them: to look one up costs less than its hash would.
+    These(BTreeSet<String>),
 }
 
 impl Default for Names {
     fn default() -> Self {
-        Self::These(HashSet::new())
+        Self::These(BTreeSet::new())
     }
 }
 
@@ -47,7 +51,10 @@ impl Names {
 pub(super) struct Mentions {
     attributes: Names,
     tags: Names,
+    backends: Names,
     claims: Names,
+    issuers: Names,
+    roles: Names,
 }
 
 impl Mentions {
@@ -69,9 +76,21 @@ impl Mentions {
         self.tags.has(name)
     }
 
+    pub(super) fn backend(&self, name: &str) -> bool {
+        self.backends.has(name)
+    }
+
     /// An entry of a list claim, as its entity is called.
     pub(super) fn claim(&self, id: &str) -> bool {
         self.claims.has(id)
+    }
+
+    pub(super) fn issuer(&self, name: &str) -> bool {
+        self.issuers.has(name)
+    }
+
+    pub(super) fn role(&self, name: &str) -> bool {
+        self.roles.has(name)
     }
 
     /// Walks Cedar's JSON of a rule. An operator is an object with one member, a literal is the
@@ -127,8 +146,13 @@ impl Mentions {
     /// An entity is `{"type": …, "id": …}` in a scope and in a condition.
     fn entity(&mut self, members: &serde_json::Map<String, Value>) {
         let text = |name| members.get(name).and_then(Value::as_str);
-        if let (Some(CLAIM), Some(id)) = (text("type"), text("id")) {
-            self.claims.add(id);
+        let (Some(kind), Some(id)) = (text("type"), text("id")) else { return };
+        match kind {
+            BACKEND => self.backends.add(id),
+            CLAIM => self.claims.add(id),
+            ISSUER => self.issuers.add(id),
+            ROLE => self.roles.add(id),
+            _ => {}
         }
     }
 }
@@ -137,18 +161,23 @@ impl Mentions {
 impl Mentions {
     /// Everything that there is, for comparison.
     pub(super) fn everything() -> Self {
-        Self { attributes: Names::All, tags: Names::All, claims: Names::All }
+        Self {
+            attributes: Names::All,
+            tags: Names::All,
+            backends: Names::All,
+            claims: Names::All,
+            issuers: Names::All,
+            roles: Names::All,
+        }
     }
 
-    /// The names of each kind, in order; none where everything is mentioned.
-    pub(super) fn named(&self) -> [Option<Vec<&str>>; 3] {
-        [&self.attributes, &self.tags, &self.claims].map(|names| match names {
+    /// The names of attributes, of tags, and of what something is in, in order; none where
+    /// everything is mentioned.
+    pub(super) fn named(&self) -> [Option<Vec<&str>>; 6] {
+        let Self { attributes, tags, backends, claims, issuers, roles } = self;
+        [attributes, tags, claims, issuers, backends, roles].map(|names| match names {
             Names::All => None,
-            Names::These(names) => {
-                let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
-                names.sort_unstable();
-                Some(names)
-            }
+            Names::These(names) => Some(names.iter().map(String::as_str).collect()),
         })
     }
 }

@@ -6,7 +6,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     error::Error,
     net::IpAddr,
     sync::LazyLock,
@@ -127,6 +127,8 @@ pub(super) struct Parts {
     pub(super) caller: Entity,
     pub(super) action: EntityUid,
     pub(super) resource: Entity,
+    /// Whether it is no more than its name.
+    pub(super) resource_is_bare: bool,
     /// Whom the context names, if a rule asks for it.
     pub(super) beside: Option<Entity>,
     pub(super) context: Context,
@@ -150,10 +152,13 @@ impl Asker<'_> {
         circumstances: &Circumstances,
         beside: Option<Beside<'_>>,
     ) -> Result<(Request, Entities), Unaskable> {
-        let Parts { caller, action, resource, beside, context } =
+        let Parts { caller, action, resource, resource_is_bare, beside, context } =
             self.parts(principal, ask, circumstances, beside)?;
         let request = Request::new(caller.uid(), action, resource.uid(), context, None);
-        let entities = [caller, resource].into_iter().chain(beside);
+        // One that Cedar does not know has nothing and is in nothing, as one of which nothing is
+        // left; and it need not find out who that one is in.
+        let resource = (!resource_is_bare).then_some(resource);
+        let entities = [caller].into_iter().chain(resource).chain(beside);
         let entities = Entities::from_entities(entities, None);
         Ok((request.map_err(schema)?, entities.map_err(schema)?))
     }
@@ -179,8 +184,8 @@ impl Asker<'_> {
         // Somebody who names themselves: no entity is there twice.
         let other = |beside: &Entity| beside.uid() != caller.uid();
         let beside = beside.map(|(_, entity)| entity).filter(other);
-        let resource = self.resource(ask)?;
-        Ok(Parts { caller, action: action.clone(), resource, beside, context })
+        let (resource, resource_is_bare) = self.resource(ask)?;
+        Ok(Parts { caller, action: action.clone(), resource, resource_is_bare, beside, context })
     }
 
     fn principal(&self, principal: &Principal) -> Result<Entity, Unaskable> {
@@ -189,7 +194,9 @@ impl Asker<'_> {
         }
         let types = &self.vocabulary.types;
         let mut tags = Vec::new();
-        let mut parents = HashSet::from([uid(&types.issuer, &principal.issuer)]);
+        let issuer = Some(&principal.issuer).filter(|issuer| self.mentions.issuer(issuer));
+        let mut parents: Vec<EntityUid> =
+            issuer.into_iter().map(|issuer| uid(&types.issuer, issuer)).collect();
         let mut count: usize = 0;
         for (name, claim) in &principal.claims {
             match claim {
@@ -226,7 +233,8 @@ impl Asker<'_> {
         Entity::new_with_tags(uid(kind, &id), attributes, parents, tags).map_err(schema)
     }
 
-    fn resource(&self, ask: &Ask<'_>) -> Result<Entity, Unaskable> {
+    /// What it is about, and whether that is no more than its name.
+    fn resource(&self, ask: &Ask<'_>) -> Result<(Entity, bool), Unaskable> {
         match ask {
             Ask::Mint { role, .. } => self.role(role),
             Ask::RenewLease { lease, .. }
@@ -237,7 +245,7 @@ impl Asker<'_> {
             | Ask::HeartbeatTask { task, owner }
             | Ask::ReadTask { task, owner } => {
                 let attributes = self.attributes([("id", *task), ("owner", *owner)]);
-                entity(&self.vocabulary.types.task, task, attributes, [])
+                entity(uid(&self.vocabulary.types.task, task), attributes, None, Vec::new())
             }
             Ask::OpenTask { .. }
             | Ask::ListLeases
@@ -251,11 +259,11 @@ impl Asker<'_> {
             | Ask::DisableIdentity
             | Ask::EnableIdentity
             | Ask::ListDisabled
-            | Ask::Whoami => Ok(Entity::with_uid(self.vocabulary.broker.clone())),
+            | Ask::Whoami => Ok((Entity::with_uid(self.vocabulary.broker.clone()), true)),
         }
     }
 
-    fn role(&self, role: &RoleFacts) -> Result<Entity, Unaskable> {
+    fn role(&self, role: &RoleFacts) -> Result<(Entity, bool), Unaskable> {
         let types = &self.vocabulary.types;
         let label = |name| role.labels.get(name).map(|value| (name, value.as_str()));
         let attributes = [
@@ -265,16 +273,12 @@ impl Asker<'_> {
         ];
         let attributes = attributes.into_iter().chain(label("environment")).chain(label("risk"));
         let labels = role.labels.iter().filter(|(name, _)| self.mentions.tag(name));
-        Entity::new_with_tags(
-            uid(&types.role, &role.name),
-            self.attributes(attributes),
-            [uid(&types.backend, &role.backend)],
-            labels.map(|(name, value)| (name.clone(), text(value))),
-        )
-        .map_err(schema)
+        let labels = labels.map(|(name, value)| (name.clone(), text(value))).collect();
+        let parents = self.backend(&role.backend);
+        entity(uid(&types.role, &role.name), self.attributes(attributes), parents, labels)
     }
 
-    fn lease(&self, lease: &LeaseFacts<'_>) -> Result<Entity, Unaskable> {
+    fn lease(&self, lease: &LeaseFacts<'_>) -> Result<(Entity, bool), Unaskable> {
         let types = &self.vocabulary.types;
         let attributes = [
             ("id", lease.lease),
@@ -283,8 +287,16 @@ impl Asker<'_> {
             ("role", lease.role),
             ("backend", lease.backend),
         ];
-        let parents = [uid(&types.role, lease.role), uid(&types.backend, lease.backend)];
-        entity(&types.lease, lease.lease, self.attributes(attributes), parents)
+        let role = Some(lease.role).filter(|role| self.mentions.role(role));
+        let role = role.map(|role| uid(&types.role, role));
+        let parents = role.into_iter().chain(self.backend(lease.backend));
+        let uid = uid(&types.lease, lease.lease);
+        entity(uid, self.attributes(attributes), parents, Vec::new())
+    }
+
+    /// The backend as what something is in, if a rule asks for that.
+    fn backend(&self, name: &str) -> Option<EntityUid> {
+        self.mentions.backend(name).then(|| uid(&self.vocabulary.types.backend, name))
     }
 
     /// Those attributes that a rule mentions, with their texts as values.
@@ -311,13 +323,18 @@ impl Asker<'_> {
     }
 }
 
+/// An entity, and whether it is no more than its name.
 fn entity(
-    kind: &EntityTypeName,
-    id: &str,
+    uid: EntityUid,
     attributes: impl Iterator<Item = (String, Value)>,
     parents: impl IntoIterator<Item = EntityUid>,
-) -> Result<Entity, Unaskable> {
-    Entity::new_with_tags(uid(kind, id), attributes, parents, BTreeMap::new()).map_err(schema)
+    tags: Vec<(String, Value)>,
+) -> Result<(Entity, bool), Unaskable> {
+    let (attributes, parents): (Vec<_>, Vec<_>) =
+        (attributes.collect(), parents.into_iter().collect());
+    let is_bare = attributes.is_empty() && parents.is_empty() && tags.is_empty();
+    let entity = Entity::new_with_tags(uid, attributes, parents, tags).map_err(schema)?;
+    Ok((entity, is_bare))
 }
 
 /// What surrounds a question, before it is a value of Cedar's.

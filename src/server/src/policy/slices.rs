@@ -11,16 +11,22 @@ use std::{
     sync::LazyLock,
 };
 
-use cedar_policy::{ActionConstraint, EntityUid, Policy, PolicySet, ResourceConstraint};
+use cedar_policy::{ActionConstraint, EntityUid, Policy, PolicyId, PolicySet, ResourceConstraint};
 
 use super::{
     ask::{Action, Ask},
+    decision::Rule,
     mentions::Mentions,
 };
 
 /// The portions of each action.
 #[derive(Default)]
-pub(super) struct Slices(HashMap<Action, Portions>);
+pub(super) struct Slices {
+    portions: HashMap<Action, Portions>,
+    /// How each rule is named where it decides. Cedar reads the name of an annotation as it reads
+    /// rules each time that it is asked for one, which costs more than the rule.
+    rules: HashMap<PolicyId, Rule>,
+}
 
 #[derive(Default)]
 struct Portions {
@@ -44,9 +50,10 @@ impl Slices {
     pub(super) fn cut<'a>(policies: impl IntoIterator<Item = &'a Policy>) -> Result<Self, String> {
         let mut slices = Self::default();
         for policy in policies {
+            slices.rules.insert(policy.id().clone(), rule(policy));
             let pin = pin(&policy.resource_constraint());
             for action in actions(&policy.action_constraint()) {
-                let portions = slices.0.entry(action).or_default();
+                let portions = slices.portions.entry(action).or_default();
                 portions.mentions.add(policy)?;
                 let portion = match &pin {
                     Pin::Backend(name) => portions.backends.entry(name.clone()).or_default(),
@@ -62,12 +69,18 @@ impl Slices {
     /// What the rules that a question is put to can look at.
     pub(super) fn mentions(&self, ask: &Ask<'_>) -> &Mentions {
         static NOTHING: LazyLock<Mentions> = LazyLock::new(Mentions::default);
-        self.0.get(&ask.action()).map_or(&NOTHING, |portions| &portions.mentions)
+        self.portions.get(&ask.action()).map_or(&NOTHING, |portions| &portions.mentions)
+    }
+
+    /// How the rule is named that decided.
+    pub(super) fn rule(&self, id: &PolicyId) -> Rule {
+        let rule = self.rules.get(id).cloned();
+        rule.unwrap_or_else(|| Rule { id: id.to_string(), reason: None })
     }
 
     /// The portions that a question is put to.
     pub(super) fn of(&self, ask: &Ask<'_>) -> impl Iterator<Item = &PolicySet> {
-        let portions = self.0.get(&ask.action());
+        let portions = self.portions.get(&ask.action());
         let place = ask.place();
         let common = portions.map(|portions| &portions.common);
         let role = portions.zip(place).and_then(|(portions, (role, _))| portions.roles.get(role));
@@ -79,8 +92,13 @@ impl Slices {
 
 impl fmt::Debug for Slices {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Slices").field("actions", &self.0.len()).finish_non_exhaustive()
+        f.debug_struct("Slices").field("actions", &self.portions.len()).finish_non_exhaustive()
     }
+}
+
+fn rule(policy: &Policy) -> Rule {
+    let reason = policy.annotation("reason").map(ToOwned::to_owned);
+    Rule { id: policy.id().to_string(), reason }
 }
 
 /// The actions that a scope admits.
@@ -121,8 +139,9 @@ impl Slices {
     pub(super) fn whole<'a>(
         policies: impl IntoIterator<Item = &'a Policy>,
     ) -> Result<Self, String> {
-        let mut common = PolicySet::new();
+        let (mut common, mut rules) = (PolicySet::new(), HashMap::new());
         for policy in policies {
+            rules.insert(policy.id().clone(), rule(policy));
             common.add(policy.clone()).map_err(|error| error.to_string())?;
         }
         let all = Action::ALL.into_iter();
@@ -130,7 +149,7 @@ impl Slices {
             let mentions = Mentions::everything();
             (action, Portions { common: common.clone(), mentions, ..Portions::default() })
         };
-        Ok(Self(all.map(portions).collect()))
+        Ok(Self { portions: all.map(portions).collect(), rules })
     }
 
     /// How many rules a question is put to.

@@ -1,6 +1,6 @@
 //! What rules mention, and that each question fits the schema before anything is left out.
 
-use cedar_policy::{Entities, EvalResult, Request};
+use cedar_policy::{Entities, EvalResult, PolicySet, Request};
 use dayfly_lease::Binding;
 
 use super::*;
@@ -18,7 +18,7 @@ fn mentions(rules: &str) -> Mentions {
     mentions
 }
 
-fn named(condition: &str) -> [Option<Vec<String>>; 3] {
+fn named(condition: &str) -> [Option<Vec<String>>; 6] {
     let text = format!("@id(\"t\") permit(principal, action, resource) when {{ {condition} }};");
     let mentions = mentions(&text);
     mentions.named().map(|names| names.map(|names| names.into_iter().map(Into::into).collect()))
@@ -65,8 +65,22 @@ fn what_a_rule_reads_is_mentioned() {
             none(),
         ),
     ] {
-        assert_eq!(named(condition), [attributes, tags, claims].map(Some), "{condition}");
+        let [seen_attributes, seen_tags, seen_claims, ..] = named(condition);
+        let seen = [seen_attributes, seen_tags, seen_claims];
+        assert_eq!(seen, [attributes, tags, claims].map(Some), "{condition}");
     }
+}
+
+#[test]
+fn what_a_rule_asks_membership_in_is_mentioned() {
+    let text = "@id(\"a\") permit(principal in Dayfly::Issuer::\"ci\", action, resource)
+        when { resource in [Dayfly::Backend::\"pg\", Dayfly::Role::\"r\"] };
+        @id(\"b\") permit(principal is Dayfly::Workload in Dayfly::Issuer::\"other\", action,
+        resource in Dayfly::Backend::\"db\");";
+    let mentions = mentions(text);
+    let [.., issuers, backends, roles] = mentions.named();
+    assert_eq!(issuers, Some(vec!["ci", "other"]));
+    assert_eq!((backends, roles), (Some(vec!["db", "pg"]), Some(vec!["r"])));
 }
 
 #[test]
@@ -77,9 +91,9 @@ fn a_rule_that_does_not_tell_what_it_reads_mentions_everything() {
         let [attributes, ..] = named(condition);
         assert_eq!(attributes, None, "{condition}");
     }
-    let [_, tags, _] = named("principal.hasTag(context.purpose)");
+    let [_, tags, ..] = named("principal.hasTag(context.purpose)");
     assert_eq!(tags, None);
-    let [_, tags, _] = named("principal.getTag(if true then \"a\" else \"b\") == \"c\"");
+    let [_, tags, ..] = named("principal.getTag(if true then \"a\" else \"b\") == \"c\"");
     assert_eq!(tags, None);
 }
 
@@ -193,7 +207,7 @@ fn each_question_fits_the_schema_when_nothing_is_left_out() {
         {
             for ask in &asks {
                 for beside in besides(ask, &program, &person) {
-                    let Parts { caller, action, resource, beside, context } =
+                    let Parts { caller, action, resource, beside, context, .. } =
                         asker.parts(&who, ask, &circumstances, beside).unwrap();
                     let (by, of) = (caller.uid(), resource.uid());
                     let fits = Some(vocabulary.schema());

@@ -59,6 +59,14 @@ fn corpus(dice: &mut Dice) -> String {
         r#"when { principal.subject like "*a" }"#,
         r#"when { principal.subject like "a*" && context.now.toTime().toSeconds() * 9223372036854775807 > 0 }"#,
     ];
+    // Of a role; on one of which nothing else is known they must say the same.
+    let of_roles = [
+        r#"when { resource has environment && resource.environment == "test" }"#,
+        r#"unless { resource has risk }"#,
+        r#"when { resource.hasTag("team") && resource.getTag("team") == "a" }"#,
+        r#"when { resource.name == "r0" || resource.backend == "b1" }"#,
+        r#"when { resource in Dayfly::Backend::"b0" || resource == Dayfly::Role::"r3" }"#,
+    ];
     let count = 1 + dice.roll(12);
     let rule = |index: usize| {
         let effect = if dice.roll(4) == 0 { "forbid" } else { "permit" };
@@ -68,7 +76,11 @@ fn corpus(dice: &mut Dice) -> String {
         let action = if minting { actions[1] } else { dice.pick(&actions) };
         let unpinned = resource == "resource";
         let action = if !unpinned && action == "action" { actions[2] } else { action };
-        let (scope, condition) = (dice.pick(&scopes), dice.pick(&conditions));
+        let about_roles = minting || (unpinned && action == actions[1]);
+        let (scope, mut condition) = (dice.pick(&scopes), dice.pick(&conditions));
+        if about_roles && dice.roll(2) == 0 {
+            condition = dice.pick(&of_roles);
+        }
         format!("@id(\"p{index}\") {effect}({scope}, {action}, {resource}) {condition};\n")
     };
     (0..count).map(rule).collect()
@@ -97,7 +109,8 @@ fn slicing_changes_no_answer() {
                 _ => member(&[]),
             };
             let (name, backend) = ROLES[dice.roll(ROLES.len())];
-            let facts = role(name, backend);
+            let labels = [("environment", "test"), ("risk", "high"), ("team", "a")];
+            let facts = labelled(name, backend, &labels[..dice.roll(4)]);
             let me = who.id();
             let lease = LeaseFacts { role: name, backend, ..lease(&me, "tsk_1") };
             let ask = match dice.roll(6) {
