@@ -115,7 +115,7 @@ impl Policies {
             Ok((request, entities)) => {
                 let mut answer = Answer::default();
                 let authorizer = Authorizer::new();
-                for portion in self.slices.of(ask) {
+                for portion in self.slices.of(ask, principal) {
                     let response = authorizer.is_authorized(&request, portion, &entities);
                     answer.add(&self.slices, &response);
                 }

@@ -1,23 +1,27 @@
-//! The rules, in portions: a question is put only to rules whose scope can match it.
+//! The rules, in portions: a question is put only to rules that can match it.
 //!
-//! Invariant: every rule is in the portions of every question that its scope admits, and in
-//! no portion twice for one question. So what the portions answer together is what the whole
-//! set would have answered. Cedar walks a set from end to end, and a thousand rules that are
-//! pinned to a thousand roles would cost each request a thousand evaluations.
+//! Invariant: every rule is in the portions of every question that its scope admits and that the
+//! first of its conditions does not rule out, and in no portion twice for one question. So what
+//! the portions answer together is what the whole set would have answered. Cedar walks a set from
+//! end to end, and a thousand rules that are pinned to a thousand roles or repositories would cost
+//! each request a thousand evaluations.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     sync::LazyLock,
 };
 
 use cedar_policy::{ActionConstraint, EntityUid, Policy, PolicyId, PolicySet, ResourceConstraint};
 
+use serde_json::Value;
+
 use super::{
     ask::{Action, Ask},
     decision::Rule,
     mentions::Mentions,
 };
+use crate::identity::{ClaimValue, Principal};
 
 /// The portions of each action.
 #[derive(Default)]
@@ -30,19 +34,23 @@ pub(super) struct Slices {
 
 #[derive(Default)]
 struct Portions {
-    /// Rules that are pinned to no role and no backend.
+    /// Rules that are pinned to nothing.
     common: PolicySet,
     /// What all of them can look at.
     mentions: Mentions,
     backends: HashMap<String, PolicySet>,
     roles: HashMap<String, PolicySet>,
+    /// By the name of a principal's tag and by its value.
+    tags: BTreeMap<String, HashMap<String, PolicySet>>,
 }
 
-/// What a rule's scope says of the resource.
+/// What a rule is pinned to: the resource that its scope names, or else the tag of the principal
+/// that its first condition asks for.
 enum Pin {
     Backend(String),
     None,
     Role(String),
+    Tag(String, String),
 }
 
 impl Slices {
@@ -51,7 +59,10 @@ impl Slices {
         let mut slices = Self::default();
         for policy in policies {
             slices.rules.insert(policy.id().clone(), rule(policy));
-            let pin = pin(&policy.resource_constraint());
+            let mut pin = pin(&policy.resource_constraint());
+            if let (Pin::None, Some(tag)) = (&pin, first_tag(policy)) {
+                pin = tag;
+            }
             for action in actions(&policy.action_constraint()) {
                 let portions = slices.portions.entry(action).or_default();
                 portions.mentions.add(policy)?;
@@ -59,6 +70,10 @@ impl Slices {
                     Pin::Backend(name) => portions.backends.entry(name.clone()).or_default(),
                     Pin::None => &mut portions.common,
                     Pin::Role(name) => portions.roles.entry(name.clone()).or_default(),
+                    Pin::Tag(name, value) => {
+                        let values = portions.tags.entry(name.clone()).or_default();
+                        values.entry(value.clone()).or_default()
+                    }
                 };
                 portion.add(policy.clone()).map_err(|error| error.to_string())?;
             }
@@ -78,15 +93,25 @@ impl Slices {
         rule.unwrap_or_else(|| Rule { id: id.to_string(), reason: None })
     }
 
-    /// The portions that a question is put to.
-    pub(super) fn of(&self, ask: &Ask<'_>) -> impl Iterator<Item = &PolicySet> {
+    /// The portions that a question about `principal` is put to.
+    pub(super) fn of(
+        &self,
+        ask: &Ask<'_>,
+        principal: &Principal,
+    ) -> impl Iterator<Item = &PolicySet> {
         let portions = self.portions.get(&ask.action());
         let place = ask.place();
         let common = portions.map(|portions| &portions.common);
         let role = portions.zip(place).and_then(|(portions, (role, _))| portions.roles.get(role));
         let backend =
             portions.zip(place).and_then(|(portions, (_, backend))| portions.backends.get(backend));
-        [common, backend, role].into_iter().flatten().filter(|portion| !portion.is_empty())
+        let tags = portions.into_iter().flat_map(|portions| &portions.tags);
+        let tagged = tags.filter_map(|(name, values)| match principal.claims.get(name) {
+            Some(ClaimValue::Text(value)) => values.get(value),
+            Some(ClaimValue::List(_)) | None => None,
+        });
+        let named = [common, backend, role].into_iter().flatten();
+        named.filter(|portion| !portion.is_empty()).chain(tagged)
     }
 }
 
@@ -133,6 +158,42 @@ fn pin(constraint: &ResourceConstraint) -> Pin {
     }
 }
 
+/// The tag that the first conditions of a rule ask for: `principal.hasTag("x") &&
+/// principal.getTag("x") == "1"`. They are evaluated first and can't fail, so a rule is not met,
+/// and whatever comes after them is not evaluated, where the principal has no such tag.
+fn first_tag(policy: &Policy) -> Option<Pin> {
+    let json = policy.to_json().ok()?;
+    let first = json.pointer("/conditions/0").filter(|first| is_when(first))?;
+    let mut operands = Vec::new();
+    conjuncts(first.get("body")?, &mut operands);
+    let [has, is, ..] = operands.as_slice() else { return None };
+    let name = tag_of_principal(has.get("hasTag")?)?;
+    let (left, right) = (is.pointer("/==/left")?, is.pointer("/==/right")?);
+    let value = right.get("Value")?.as_str()?;
+    let is_same = tag_of_principal(left.get("getTag")?)? == name;
+    is_same.then(|| Pin::Tag(name.to_owned(), value.to_owned()))
+}
+
+fn is_when(condition: &Value) -> bool {
+    condition.get("kind").and_then(Value::as_str) == Some("when")
+}
+
+/// What is joined by `&&`, in the order in which it is evaluated.
+fn conjuncts<'a>(condition: &'a Value, operands: &mut Vec<&'a Value>) {
+    match (condition.pointer("/&&/left"), condition.pointer("/&&/right")) {
+        (Some(left), Some(right)) => {
+            conjuncts(left, operands);
+            conjuncts(right, operands);
+        }
+        _ => operands.push(condition),
+    }
+}
+
+fn tag_of_principal(operator: &Value) -> Option<&str> {
+    let is_principal = operator.pointer("/left/Var")?.as_str()? == "principal";
+    operator.pointer("/right/Value")?.as_str().filter(|_| is_principal)
+}
+
 #[cfg(test)]
 impl Slices {
     /// Everything in one portion, and nothing left out, for comparison.
@@ -153,7 +214,7 @@ impl Slices {
     }
 
     /// How many rules a question is put to.
-    pub(super) fn count(&self, ask: &Ask<'_>) -> usize {
-        self.of(ask).map(PolicySet::num_of_policies).sum()
+    pub(super) fn count(&self, ask: &Ask<'_>, principal: &Principal) -> usize {
+        self.of(ask, principal).map(PolicySet::num_of_policies).sum()
     }
 }

@@ -38,6 +38,9 @@ fn corpus(dice: &mut Dice) -> String {
     ];
     let resources = [
         "resource",
+        "resource",
+        "resource",
+        "resource",
         r#"resource == Dayfly::Role::"r0""#,
         r#"resource == Dayfly::Role::"b0""#,
         r#"resource in Dayfly::Role::"r0""#,
@@ -53,6 +56,12 @@ fn corpus(dice: &mut Dice) -> String {
         "",
         r#"when { principal.hasTag("x") && principal.getTag("x") == "1" }"#,
         r#"unless { principal.hasTag("x") }"#,
+        r#"when { principal.hasTag("x") && principal.getTag("x") == "2" && principal.subject like "*" }"#,
+        r#"when { principal.hasTag("y") && (principal.getTag("y") == "1" && principal.hasTag("y")) }"#,
+        r#"when { principal.hasTag("x") && principal.getTag("x") == "1" } unless { principal.hasTag("y") }"#,
+        r#"unless { principal.hasTag("x") && principal.getTag("x") == "1" }"#,
+        r#"when { principal.hasTag("x") || principal.hasTag("y") && principal.getTag("y") == "1" }"#,
+        r#"when { context.now.toTime().toSeconds() * 9223372036854775807 > 0 } when { principal.hasTag("x") && principal.getTag("x") == "1" }"#,
         "when { principal.hasTag(principal.issuer) }",
         r#"when { principal in [Dayfly::Claim::"groups=a", Dayfly::Claim::"groups=b"] }"#,
         r#"when { context has own_task && context.own_task == "tsk_1" }"#,
@@ -62,7 +71,7 @@ fn corpus(dice: &mut Dice) -> String {
     // Of a role; on one of which nothing else is known they must say the same.
     let of_roles = [
         r#"when { resource has environment && resource.environment == "test" }"#,
-        r#"unless { resource has risk }"#,
+        "unless { resource has risk }",
         r#"when { resource.hasTag("team") && resource.getTag("team") == "a" }"#,
         r#"when { resource.name == "r0" || resource.backend == "b1" }"#,
         r#"when { resource in Dayfly::Backend::"b0" || resource == Dayfly::Role::"r3" }"#,
@@ -91,7 +100,7 @@ fn slicing_changes_no_answer() {
     // Goal: over many sets and questions, portions answer as the whole set, in the same name.
     let roles: Vec<RoleFacts> = ROLES.iter().map(|(name, backend)| role(name, backend)).collect();
     let mut answers = [0_usize; 3];
-    for seed in 1..=60_u64 {
+    for seed in 1..=100_u64 {
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let text = corpus(&mut dice);
         let files = [("p.cedar".to_owned(), text.clone())];
@@ -150,10 +159,10 @@ fn a_thousand_pinned_rules_leave_a_small_portion() {
     );
     let policies = Policies::from_texts(&[("p.cedar".to_owned(), text)], &roles).unwrap();
     // Its own, the one about an issuer, and the built-in one about who acts for people.
-    assert_eq!(policies.slices.count(&mint(&roles[8])), 3);
-    assert_eq!(policies.slices.count(&mint(&roles[7])), 4);
+    assert_eq!(policies.slices.count(&mint(&roles[8]), &job(&[])), 3);
+    assert_eq!(policies.slices.count(&mint(&roles[7]), &job(&[])), 4);
     // The rule without an action, and the built-in one about tasks' tokens.
-    assert_eq!(policies.slices.count(&Ask::ReadAudit), 2);
+    assert_eq!(policies.slices.count(&Ask::ReadAudit, &job(&[])), 2);
     let allowed = policies.authorize(&job(&[]), &mint(&roles[8]), &at_noon()).unwrap();
     assert_eq!(allowed.decision().rules[0].id, "p8");
     // A role that came after the set was cut is on no rule of its own.
@@ -173,6 +182,27 @@ fn each_action_of_the_schema_has_its_portion() {
     assert_eq!(named, known);
     let any = Policy::parse(None, "permit(principal, action, resource);").unwrap();
     let slices = Slices::cut([&any]).unwrap();
-    assert_eq!(slices.count(&Ask::Whoami), 1);
-    assert_eq!(slices.count(&Ask::ListRoles), 1);
+    assert_eq!(slices.count(&Ask::Whoami, &job(&[])), 1);
+    assert_eq!(slices.count(&Ask::ListRoles, &job(&[])), 1);
+}
+
+/// The more of them there are, the more of them are about others.
+#[test]
+fn a_thousand_rules_for_repositories_leave_a_small_portion() {
+    let rule = |n: usize| {
+        format!(
+            "@id(\"p{n}\") permit(principal, action == Dayfly::Action::\"mint\", resource) when \
+             {{ principal.hasTag(\"repository_id\") && principal.getTag(\"repository_id\") == \
+             \"{n}\" && principal.getTag(\"repository_id\") != \"x\" }};\n"
+        )
+    };
+    let text = (0..1000).map(rule).collect::<Vec<_>>().concat();
+    let roles = [role("r0", "b0")];
+    let policies = Policies::from_texts(&[("p.cedar".to_owned(), text)], &roles).unwrap();
+    // Its own, and the built-in one about who acts for people.
+    let job = |id| job(&[("repository_id", id)]);
+    assert_eq!(policies.slices.count(&mint(&roles[0]), &job("17")), 2);
+    let allowed = policies.authorize(&job("17"), &mint(&roles[0]), &at_noon()).unwrap();
+    assert_eq!(allowed.decision().rules[0].id, "p17");
+    assert_eq!(denied_by(&policies, &job("1000"), &mint(&roles[0])), DEFAULT_DENY);
 }
