@@ -1,15 +1,21 @@
 //! Which environment variables may carry a credential.
 //!
-//! Invariant: who makes a role can't by that run code where its credential is used. The broker
-//! refuses such names, and so does whoever puts them into an environment.
+//! Invariant: who makes a role can't, by the names that are known for it, run code where its
+//! credential is used. The broker refuses such names, and so does whoever puts them into an
+//! environment.
 
 /// Names by which programs are steered rather than informed.
 const RESERVED: &[&str] = &[
     "BASH_ENV",
+    "BROWSER",
     "CDPATH",
     "CLASSPATH",
+    "CORECLR_PROFILER",
+    "CORECLR_PROFILER_PATH",
+    "DOTNET_STARTUP_HOOKS",
     "EDITOR",
     "ENV",
+    "GCONV_PATH",
     "GEM_HOME",
     "GEM_PATH",
     "GITHUB_ENV",
@@ -29,6 +35,8 @@ const RESERVED: &[&str] = &[
     "GIT_SSH_COMMAND",
     "GIT_TEMPLATE_DIR",
     "GLIBC_TUNABLES",
+    "GOFLAGS",
+    "GRADLE_OPTS",
     "HOME",
     "IFS",
     "JAVA_OPTS",
@@ -36,6 +44,8 @@ const RESERVED: &[&str] = &[
     "JDK_JAVA_OPTIONS",
     "LESSCLOSE",
     "LESSOPEN",
+    "MAKEFILES",
+    "MAKEFLAGS",
     "MANPAGER",
     "MAVEN_OPTS",
     "NODE_EXTRA_CA_CERTS",
@@ -69,6 +79,8 @@ const RESERVED: &[&str] = &[
     "PYTHONUSERBASE",
     "RUBYLIB",
     "RUBYOPT",
+    "RUSTC",
+    "RUSTC_WORKSPACE_WRAPPER",
     "RUSTC_WRAPPER",
     "SHELL",
     "SHELLOPTS",
@@ -87,11 +99,14 @@ const RESERVED: &[&str] = &[
 const PREFIXES: &[&str] = &[
     "ACTIONS_",
     "BASH_FUNC_",
+    "CARGO_BUILD_",
+    "CARGO_TARGET_",
     "DAYFLY_",
     "DYLD_",
     "GIT_CONFIG",
     "GIT_TRACE",
     "LD_",
+    "LUA_INIT",
     "NPM_CONFIG_",
     "RUNNER_",
 ];

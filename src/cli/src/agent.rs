@@ -50,6 +50,7 @@ const SOCKET: &str = "DAYFLY_AGENT_SOCKET";
 
 /// Runs the agent; the result is its exit code. If a signal ended its command, so it does us.
 pub(crate) async fn run(args: &AgentArgs, context: Context<'_>) -> Result<u8, Failure> {
+    context.terminal.stand_apart();
     let result = attempt(args, context).await;
     context.terminal.finish();
     // What is to be cleaned up has gone with the attempt.

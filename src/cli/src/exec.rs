@@ -25,11 +25,11 @@ mod stop;
 mod suggest;
 
 use std::{
-    cell::RefCell, ffi::OsString, io, mem::take, path::Path, rc::Rc, sync::Arc, time::Duration,
+    cell::RefCell, ffi::OsString, io, mem::take, path::Path, pin::pin, rc::Rc, sync::Arc,
+    time::Duration,
 };
 
 use dayfly_api::{CreateTask, Credential, Lease, OpenedTask, Outcome, Problem};
-use futures_util::future::join;
 use rustix::process::{Pid, Signal, getpid};
 use tokio::time::{Instant, sleep_until};
 
@@ -73,7 +73,7 @@ const REVOKE_HURRIED: Duration = Duration::from_secs(2);
 /// The longest that credentials live which nobody renews and nobody ends with their command.
 const REPLACE_TTL_MAX: Duration = Duration::from_hours(1);
 /// What is said when the filter has given up on its reader.
-const CUT: &str = "the end of the command's output is lost: nobody read it for a minute";
+const CUT: &str = "the end of the command's output is lost: nobody read it";
 /// Characters of a purpose that a broker accepts.
 const PURPOSE_CHARS_MAX: usize = 256;
 
@@ -83,6 +83,7 @@ pub(crate) async fn run(args: &ExecArgs, context: Context<'_>) -> Result<u8, Err
         return dry::run(args, context).await;
     }
     let parent = Parent::at_start();
+    context.terminal.stand_apart();
     let record = Rc::new(Record::default());
     let report = args.process.report.as_deref();
     if let Some(path) = report {
@@ -141,8 +142,10 @@ async fn attempt(
         Ok(session) => session,
         Err(exit) => return Ok(exit),
     };
+    if let Some(exit) = session.masked(&masking, &mut signals).await {
+        return Ok(exit);
+    }
     let served = planned.map(|planned| planned.with_lease(&mut session.task)).transpose();
-    masking.learn(&session.task.leases).await;
     let (leases, credentials) = apart(take(&mut session.task.leases));
     let run = Run {
         session: &session,
@@ -159,11 +162,7 @@ async fn attempt(
         Ok(ended) => (ended.outcome, args.revoke_timeout),
         Err(_) => (Outcome::Cancelled, args.revoke_timeout),
     };
-    let completion = session.complete(outcome, budget, &mut signals);
-    let (is_verified, is_whole) = join(completion, drains.finish()).await;
-    if !is_whole {
-        context.terminal.warn(CUT);
-    }
+    let is_verified = session.end((outcome, budget), drains, &mut signals).await;
     if let Err(error) = run.delivered.borrow_mut().remove() {
         context.terminal.warn(&crate::failure::Failure::Exec(error.into()).to_line());
     }
@@ -277,6 +276,49 @@ impl<'a> Session<'a> {
         record.opened(&task);
         let (token, record) = (Token::of_task(&task, key)?, Rc::clone(record));
         Ok(Self { client, terminal, token, task, opened_at: Instant::now(), record })
+    }
+}
+
+impl Session<'_> {
+    /// Has what was granted masked; how we end if we are told to stop before it is.
+    async fn masked(&self, masking: &Masking<'_>, signals: &mut Signals) -> Option<Exit> {
+        let signal = tokio::select! {
+            () = masking.learn(&self.task.leases) => return None,
+            signal = signals.stopped() => signal,
+        };
+        self.complete(Outcome::Cancelled, REVOKE_HURRIED, signals).await;
+        Some(stopped(signal, self.terminal))
+    }
+
+    /// Completes the task, and waits for what the command has printed. Whether every credential was
+    /// verified dead.
+    async fn end(
+        &self,
+        (outcome, budget): (Outcome, Duration),
+        drains: Drains,
+        signals: &mut Signals,
+    ) -> bool {
+        let mut drained = pin!(drains.finish(outcome == Outcome::Cancelled));
+        let mut is_whole = None;
+        let is_verified = {
+            let mut completion = pin!(self.complete(outcome, budget, signals));
+            loop {
+                tokio::select! {
+                    is_verified = &mut completion => break is_verified,
+                    whole = &mut drained, if is_whole.is_none() => is_whole = Some(whole),
+                }
+            }
+        };
+        if is_whole.is_none() && !signals.have_stopped_us() {
+            is_whole = tokio::select! {
+                whole = drained => Some(whole),
+                _ = signals.stopped() => None,
+            };
+        }
+        if is_whole != Some(true) {
+            self.terminal.warn(CUT);
+        }
+        is_verified
     }
 }
 

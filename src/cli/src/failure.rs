@@ -98,12 +98,18 @@ impl Failure {
         if let Self::Exec(exec::Error::Denied { code, .. }) = self {
             return legal_code(code);
         }
-        let (Self::Client(error)
+        let error = if let Self::Client(error)
         | Self::Identity(identity::Error::Client(error))
         | Self::Exec(
             exec::Error::Client(error) | exec::Error::Identity(identity::Error::Client(error)),
-        )) = self
-        else {
+        ) = self
+        {
+            error
+        } else if let Self::Hold(agent::hold::Error::Client(error))
+        | Self::Exec(exec::Error::Hold(agent::hold::Error::Client(error))) = self
+        {
+            &**error
+        } else {
             return None;
         };
         let client::Error::Refused { problem, .. } = error else { return None };

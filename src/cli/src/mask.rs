@@ -41,6 +41,8 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(1);
 /// How long nobody may read what is still to go out, before it is given up.
 const STILL_MAX: Duration = Duration::from_mins(1);
+/// The same once somebody wants us to stop.
+const STILL_HURRIED: Duration = Duration::from_secs(2);
 /// Shorter values occur by themselves in any output.
 const SECRET_BYTES_MIN: usize = 8;
 
@@ -128,6 +130,7 @@ impl<'a> Masking<'a> {
             if wish == Mask::Always {
                 return Err(Error::Replaced);
             }
+            terminal.warn("nothing masks the command's output: with --replace there is no filter");
             way = Way::Off;
         }
         Ok(Self {
@@ -150,7 +153,9 @@ impl<'a> Masking<'a> {
         match way {
             Way::Off => return,
             Way::Filter { .. } => {}
-            Way::Platform(ci) => self.terminal.command(&platform::commands(ci, &secrets)),
+            Way::Platform(ci) => {
+                self.terminal.command(&platform::commands(ci, &secrets)).await;
+            }
             Way::Agent => self.tell_agent(&secrets).await,
         }
         let mut known = self.known.borrow_mut();
@@ -249,8 +254,10 @@ impl Drains {
         self.0.append(&mut more.0);
     }
 
-    /// Waits until all of it has gone out, as long as somebody reads it; whether it has.
-    pub(crate) async fn finish(mut self) -> bool {
+    /// Waits until all of it has gone out, as long as somebody reads it; whether it has. One who
+    /// `is_hurried` does not wait for long.
+    pub(crate) async fn finish(mut self, is_hurried: bool) -> bool {
+        let still_max = if is_hurried { STILL_HURRIED } else { STILL_MAX };
         let progress: Vec<_> = self.0.iter().map(|pump| Arc::clone(&pump.progress)).collect();
         let written = || progress.iter().map(|one| one.written()).sum::<u64>();
         let mut all = join_all(self.0.iter_mut().map(|pump| &mut pump.finished));
@@ -265,7 +272,7 @@ impl Drains {
             match (is_writing, now == before) {
                 // There is nothing more to read: something else holds the pipe.
                 (false, true) => return true,
-                (true, true) if still >= STILL_MAX => return false,
+                (true, true) if still >= still_max => return false,
                 _ => before = now,
             }
         }

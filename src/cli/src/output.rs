@@ -108,10 +108,20 @@ impl Terminal {
     }
 
     /// Commands to the CI platform that reads our stderr. They are told even if we are quiet, and
-    /// to nobody else.
-    pub(crate) fn command(&self, lines: &str) {
+    /// to nobody else; it has read them, or could have, when this is done.
+    pub(crate) async fn command(&self, lines: &str) {
         self.clear();
-        self.messages.write(lines);
+        self.messages.deliver(lines).await;
+    }
+
+    /// From now on nobody waits for who reads the messages: a command is to run beside us.
+    pub(crate) fn stand_apart(&self) {
+        self.messages.stand_apart();
+    }
+
+    /// What is said and what the command says from now on stand in this order, if somebody reads.
+    pub(crate) async fn settle(&self) {
+        self.messages.settle().await;
     }
 
     fn say(&self, kind: Option<(&str, Paint)>, message: &str) {
@@ -153,7 +163,10 @@ impl Terminal {
 
     /// Shows the line, or how it has changed.
     fn turn(&self) {
-        if let Some(line) = self.progress.next() {
+        // One that can't be shown now is not worth showing later.
+        if self.messages.is_idle()
+            && let Some(line) = self.progress.next()
+        {
             self.messages.write(&line);
         }
     }
@@ -179,7 +192,7 @@ impl Terminal {
         let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
     }
 
-    /// Waits until what was said has been read, as long as somebody reads it: the last thing that
+    /// Waits until what was said has been taken, as long as somebody reads it: the last thing that
     /// is done.
     pub(crate) fn finish(&self) {
         self.messages.finish();

@@ -235,6 +235,7 @@ impl Session<'_> {
             let exit = stopped(signal, self.terminal);
             return Ok(Ended { exit, outcome: Outcome::Cancelled, hurried: false });
         }
+        self.terminal.settle().await;
         let (variables, streams) = (environment.variables, [Stdio::inherit(), Stdio::inherit()]);
         let target = SignalTarget::Auto;
         let mut child = child::spawn(&beside.program, beside.command, variables, streams, target)?;

@@ -17,6 +17,10 @@ use std::{
     ffi::OsString,
     io,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use dayfly_api::Credential;
@@ -61,6 +65,8 @@ pub(super) struct Delivered<'a> {
     more: BTreeMap<String, String>,
     directory: Option<Directory>,
     values: Values,
+    /// Nothing more is to be put anywhere.
+    is_over: Arc<AtomicBool>,
 }
 
 impl<'a> Delivered<'a> {
@@ -83,7 +89,8 @@ impl<'a> Delivered<'a> {
             ));
         }
         let (command, more, values) = (&[][..], BTreeMap::new(), Values::default());
-        Ok(Self { plan, inheritance, command, more, directory, values })
+        let is_over = Arc::default();
+        Ok(Self { plan, inheritance, command, more, directory, values, is_over })
     }
 
     /// For this command, whose words take room as well.
@@ -216,6 +223,7 @@ impl<'a> Delivered<'a> {
 
     /// Removes what was put anywhere.
     pub(super) fn remove(&mut self) -> Result<(), Error> {
+        self.is_over.store(true, Ordering::Release);
         let Some(directory) = self.directory.as_mut() else { return Ok(()) };
         let path = directory.path().display().to_string();
         directory.remove().map_err(|source| Error::Remove { path, source })
@@ -273,6 +281,10 @@ impl<'a> Delivered<'a> {
     fn fifos(&self) -> Vec<String> {
         let fifos = self.plan.items.iter().filter(|item| item.is_fifo);
         fifos.map(|item| item.name.clone()).collect()
+    }
+
+    fn is_over(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_over)
     }
 
     fn fifo_reads(&self) -> Option<u32> {

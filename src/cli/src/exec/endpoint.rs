@@ -101,7 +101,6 @@ impl Run<'_> {
         let Some(Served { planned, lease }) = served? else {
             return self.run(credentials, signals, drains).await;
         };
-        self.masking.learn(slice::from_ref(&lease)).await;
         session.terminal.note(&format!(
             "task {}: role `{}` → lease {} ({}, until {}), for AWS's SDKs",
             session.task.id, lease.role, lease.id, lease.backend, lease.expires_at

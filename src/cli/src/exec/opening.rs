@@ -2,11 +2,11 @@
 //!
 //! Invariant: a task that is there in spite of that is known to who must cancel it.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{cell::Cell, pin::pin, sync::Arc, time::Duration};
 
 use dayfly_api::{CreateTask, OpenedTask};
 use rustix::process::Signal;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{RETRY_AFTER_MAX, REVOKE_HURRIED, signals::Signals};
 use crate::{
@@ -30,6 +30,16 @@ pub(crate) struct Opening<'a> {
     pub(crate) request: &'a CreateTask,
 }
 
+/// How far it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// There is an answer to wait for.
+    Asked,
+    Before,
+    /// There was one to wait for when we were told to stop. Nothing more is asked.
+    Last,
+}
+
 /// What became of it.
 #[derive(Debug)]
 pub(super) enum Outcome {
@@ -49,13 +59,18 @@ impl Opening<'_> {
         signals: &mut Signals,
         terminal: &Terminal,
     ) -> Result<Outcome, identity::Error> {
-        let mut opening = pin!(self.open());
+        let phase = Cell::new(Phase::Before);
+        let mut opening = pin!(self.open(&phase));
         let signal = tokio::select! {
             opened = terminal.waiting("waiting for the broker", &mut opening) => {
                 return opened.map(|task| Outcome::Opened(Box::new(task)));
             }
             signal = signals.stopped() => signal,
         };
+        // Nothing of it has left, or nothing came of what has.
+        if phase.replace(Phase::Last) != Phase::Asked {
+            return Ok(Outcome::Stopped(signal, None));
+        }
         let told = Instant::now();
         let again = async {
             loop {
@@ -73,9 +88,10 @@ impl Opening<'_> {
         Ok(Outcome::Stopped(signal, late.map(Box::new)))
     }
 
-    async fn open(self) -> Result<OpenedTask, identity::Error> {
+    async fn open(self, phase: &Cell<Phase>) -> Result<OpenedTask, identity::Error> {
         let Self { client, source, audience, request, .. } = self;
         let token = self.proven(source.token(audience).await?);
+        phase.set(Phase::Asked);
         match client.open_task(&token, request).await {
             // Nothing was minted, but the tokens were seen: only new ones are worth another try,
             // and a person's is the same.
@@ -83,10 +99,13 @@ impl Opening<'_> {
                 if problem.status == 503
                     && pause <= RETRY_AFTER_MAX
                     && source.is_fresh_each_time()
-                    && request.on_behalf_of.is_none() =>
+                    && request.on_behalf_of.is_none()
+                    && phase.get() != Phase::Last =>
             {
-                tokio::time::sleep(jittered(pause)).await;
+                phase.set(Phase::Before);
+                sleep(jittered(pause)).await;
                 let token = self.proven(source.token(audience).await?);
+                phase.set(Phase::Asked);
                 Ok(client.open_task(&token, request).await?)
             }
             answer => Ok(answer?),

@@ -93,6 +93,11 @@ impl Restart {
         }
     }
 
+    /// Whether the command is not the first.
+    pub(super) fn has_restarted(&self) -> bool {
+        self.last.is_some()
+    }
+
     /// The next one runs.
     pub(super) fn started(&mut self, now: Instant) {
         self.state = State::Idle;

@@ -68,13 +68,16 @@ impl Run<'_> {
         if self.args.process.replace {
             self.lengthen().await;
         }
+        self.session.terminal.settle().await;
+        if self.args.process.replace {
+            self.session.terminal.finish();
+        }
         if let Some(signal) = signals.pending_stop() {
             let exit = stopped(signal, self.session.terminal);
             return Ok(Ended { exit, outcome: Outcome::Cancelled, hurried: false });
         }
         if self.args.process.replace {
             let (command, variables) = (&self.args.command, environment.variables);
-            self.session.terminal.finish();
             return Err(child::become_program(self.program, command, variables).into());
         }
         let mut reaper = Reaper::install();
@@ -172,7 +175,7 @@ impl Run<'_> {
             running.child.act(action);
         };
         let exit = Exit::of(status);
-        if running.child.never_ran() {
+        if running.child.never_ran() && !running.restart.has_restarted() {
             return Ok(Ended { exit, outcome: Outcome::Cancelled, hurried: false });
         }
         self.session.record.ended(exit);

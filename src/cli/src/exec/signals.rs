@@ -45,6 +45,7 @@ pub(super) struct Signals {
     arriving: mpsc::Receiver<Arrived>,
     /// Those that came before there was a command to pass them to.
     early: VecDeque<Arrived>,
+    have_stopped_us: bool,
 }
 
 impl Signals {
@@ -71,7 +72,7 @@ impl Signals {
             // Where this can't be had, what is left is the heartbeat.
             let _ = Parent::watch();
         }
-        Ok(Self { arriving, early: VecDeque::new() })
+        Ok(Self { arriving, early: VecDeque::new(), have_stopped_us: false })
     }
 
     /// The next signal.
@@ -94,11 +95,19 @@ impl Signals {
     pub(super) async fn stopped(&mut self) -> Signal {
         loop {
             match self.arriving.recv().await {
-                Some(arrived) if ends_us(arrived.signal) => return arrived.signal,
+                Some(arrived) if ends_us(arrived.signal) => {
+                    self.have_stopped_us = true;
+                    return arrived.signal;
+                }
                 Some(arrived) => self.keep(arrived),
                 None => pending().await,
             }
         }
+    }
+
+    /// Whether somebody who waited for one that ends us was told of it.
+    pub(super) fn have_stopped_us(&self) -> bool {
+        self.have_stopped_us
     }
 
     /// A signal that ends us, if one has arrived.

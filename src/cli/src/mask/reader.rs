@@ -3,9 +3,15 @@
 //! Invariant: what cannot be seen is nobody: a secret is told only to a program that is known to
 //! read it.
 
-use std::{fs, os::fd::BorrowedFd, os::unix::fs::MetadataExt as _, path::Path};
-
-use rustix::fs::fstat;
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    os::{
+        fd::BorrowedFd,
+        unix::fs::{FileTypeExt as _, MetadataExt as _},
+    },
+    path::Path,
+};
 
 /// More processes above us than any job has.
 const ANCESTORS_MAX: usize = 64;
@@ -20,12 +26,17 @@ const ACCESS_MODE: u32 = 3;
 /// a program that keeps the output of what it starts, does not: whoever reads there is no runner.
 /// Where there is no `/proc`, or the runner is outside of our container, nobody is found.
 pub(super) fn is(name: &str, stream: BorrowedFd<'_>) -> bool {
-    let Ok(ours) = fstat(stream) else { return false };
-    let ours = (ours.st_dev, ours.st_ino);
+    let Some(ours) = pipe(stream) else { return false };
     ancestors().any(|process| {
         fs::read_to_string(format!("/proc/{process}/comm")).is_ok_and(|comm| comm.trim() == name)
             && reads(process, ours)
     })
+}
+
+/// Which pipe it is, if it is one.
+fn pipe(stream: BorrowedFd<'_>) -> Option<(u64, u64)> {
+    let found = File::from(stream.try_clone_to_owned().ok()?).metadata().ok()?;
+    found.file_type().is_fifo().then(|| (found.dev(), found.ino()))
 }
 
 /// The processes above us, the nearest first.
@@ -53,7 +64,7 @@ fn reads(process: i32, file: (u64, u64)) -> bool {
     })
 }
 
-fn is_read(process: &Path, number: &std::ffi::OsStr) -> bool {
+fn is_read(process: &Path, number: &OsStr) -> bool {
     let info = fs::read_to_string(process.join("fdinfo").join(number)).unwrap_or_default();
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
     let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
@@ -76,11 +87,12 @@ mod tests {
     #[test]
     fn the_end_that_is_written_to_reads_nothing() {
         let (reader, writer) = io::pipe().unwrap();
-        let file = fstat(&writer).map(|it| (it.st_dev, it.st_ino)).unwrap();
+        let file = pipe(writer.as_fd()).unwrap();
         let ourselves = rustix::process::getpid().as_raw_nonzero().get();
         assert!(reads(ourselves, file));
         drop(reader);
         assert!(!reads(ourselves, file));
         assert!(!is("Runner.Worker", writer.as_fd()));
+        assert_eq!(pipe(File::open("/dev/null").unwrap().as_fd()), None);
     }
 }

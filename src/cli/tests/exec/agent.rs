@@ -311,7 +311,7 @@ fn a_role_that_is_denied_stops_an_eager_agent() {
     let words = ["agent", "--role", "r", "--eager", "--", "touch", mark.to_str().unwrap()];
     let denied = run(dayfly(&broker.url, &words));
     assert_eq!(denied.code, Some(4), "{denied:?}");
-    assert!(denied.err.contains("not for you"), "{}", denied.err);
+    assert!(denied.err.contains("error[role_denied]: not for you"), "{}", denied.err);
     assert!(!mark.exists());
     assert_eq!(broker.outcome(), "cancelled");
 }

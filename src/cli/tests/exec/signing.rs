@@ -1,11 +1,14 @@
 //! An identity of AWS: what reaches the broker, and what does not.
 
+use std::{thread, time::Duration};
+
 use data_encoding::BASE64URL_NOPAD;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::{
     broker::{Answer, Broker, grant, postgres, problem},
-    program::{Finished, dayfly, run},
+    program::{Finished, Running, dayfly, detached, run},
 };
 
 const KEY: [(&str, &str); 3] = [
@@ -42,6 +45,26 @@ fn the_environments_key_signs_for_the_broker_that_is_asked() {
     assert!(request["headers"].get("x-amz-security-token").is_none(), "{request}");
     let all = format!("{request}{}{}", finished.out, finished.err);
     assert!(!all.contains("hunter2"), "{all}");
+}
+
+/// What is tried again later is not tried once we are told to stop.
+#[test]
+fn a_stop_asks_for_nothing_more() {
+    let broker = Broker::start(|_, _| {
+        let down = problem(503, "unavailable", "STS is slow");
+        Answer::json(503, &down).with("retry-after", "1")
+    });
+    let words = ["exec", "--identity", "aws", "--role", "r", "--", "true"];
+    let mut command = detached(&broker.url, &words);
+    command.env_remove("DAYFLY_ID_TOKEN").envs(KEY);
+    let running = Running::start(command);
+    while broker.requests().is_empty() {
+        thread::sleep(Duration::from_millis(10));
+    }
+    thread::sleep(Duration::from_millis(200));
+    running.signal(Signal::TERM);
+    assert_eq!(running.finish().code, Some(143));
+    assert_eq!(broker.requests().len(), 1);
 }
 
 /// With it the command could open tasks as we do.

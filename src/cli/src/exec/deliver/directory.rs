@@ -26,6 +26,8 @@ const PREFIX: &str = "dayfly-run-";
 const TEMPORARY: &str = "/tmp";
 /// What says that all in a directory is ours that the user has named.
 const MARK: &str = ".dayfly";
+/// Somebody may put a file there while it is removed.
+const REMOVE_MAX: usize = 3;
 /// Somebody else may find a new directory before it is locked.
 const MAKE_MAX: usize = 8;
 /// A file's name while it is written; no file of the user's begins with a dot.
@@ -80,7 +82,7 @@ impl Directory {
             SystemRandom::new().fill(&mut random).map_err(unlucky)?;
             let path = base.join(format!("{PREFIX}{}", HEXLOWER.encode(&random)));
             DirBuilder::new().mode(0o700).create(&path)?;
-            match lock(&path) {
+            match lock(&path).inspect_err(|_| drop(fs::remove_dir(&path)))? {
                 Locked::Ours(lock) => {
                     return Ok(Self {
                         path,
@@ -111,7 +113,7 @@ impl Directory {
             return Err(Error::Shared { path: shown() });
         }
         let path = path.canonicalize().map_err(failed)?;
-        let lock = match lock(&path) {
+        let lock = match lock(&path).map_err(failed)? {
             Locked::Ours(lock) => lock,
             Locked::Taken => return Err(Error::InUse { path: shown() }),
             Locked::Gone => return Err(failed(io::ErrorKind::NotFound.into())),
@@ -147,11 +149,17 @@ impl Directory {
     /// Removes it with all that is in it, also what the command has put there.
     pub(super) fn remove(&mut self) -> io::Result<()> {
         self.removed = true;
-        let removed = empty(&self.path)
-            .and_then(|()| if self.is_made { fs::remove_dir(&self.path) } else { Ok(()) });
-        match removed {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        let mut attempts = 1..REMOVE_MAX;
+        loop {
+            let removed = empty(&self.path)
+                .and_then(|()| if self.is_made { fs::remove_dir(&self.path) } else { Ok(()) });
+            match removed {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error)
+                    if error.kind() == io::ErrorKind::DirectoryNotEmpty
+                        && attempts.next().is_some() => {}
+                removed => return removed,
+            }
         }
     }
 }
@@ -188,7 +196,7 @@ fn sweep(base: &Path) {
     for name in names.iter().filter(|name| name.as_bytes().starts_with(PREFIX.as_bytes())) {
         let path = base.join(name);
         let is_ours = fs::symlink_metadata(&path).is_ok_and(|it| it.is_dir() && is_private(&it));
-        if is_ours && let Locked::Ours(Some(_lock)) = lock(&path) {
+        if is_ours && let Ok(Locked::Ours(Some(_lock))) = lock(&path) {
             let _ = fs::remove_dir_all(&path);
         }
     }
@@ -204,18 +212,23 @@ enum Locked {
 }
 
 /// Locks the directory `path` for as long as we live.
-fn lock(path: &Path) -> Locked {
-    let Ok(directory) = File::open(path) else { return Locked::Gone };
+fn lock(path: &Path) -> io::Result<Locked> {
+    let directory = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Locked::Gone),
+        opened => opened?,
+    };
     match directory.try_lock() {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Locked::Taken,
-        Err(TryLockError::Error(_)) => return Locked::Ours(None),
+        Err(TryLockError::WouldBlock) => return Ok(Locked::Taken),
+        Err(TryLockError::Error(_)) => return Ok(Locked::Ours(None)),
     }
-    let same = |one: &fs::Metadata, other: &fs::Metadata| one.ino() == other.ino();
-    match (directory.metadata(), fs::symlink_metadata(path)) {
-        (Ok(one), Ok(other)) if same(&one, &other) => Locked::Ours(Some(directory)),
-        _ => Locked::Gone,
-    }
+    // Who had it locked before us may have removed it.
+    let is_there = fs::symlink_metadata(path).is_ok_and(|found| {
+        directory
+            .metadata()
+            .is_ok_and(|ours| (ours.dev(), ours.ino()) == (found.dev(), found.ino()))
+    });
+    Ok(if is_there { Locked::Ours(Some(directory)) } else { Locked::Gone })
 }
 
 /// Removes all in a directory; the mark last, so that what is left of it stays ours.

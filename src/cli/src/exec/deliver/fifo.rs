@@ -1,7 +1,8 @@
 //! FIFOs: whoever opens one reads what is valid then.
 //!
-//! Invariant: a reader gets one whole value and the end of the file; nobody can make us wait for
-//! ever, and nothing that a reader does fails the run.
+//! Invariant: a reader gets one whole value and the end of the file, unless another one has opened
+//! the same FIFO at the same moment; nobody can make us wait for ever, and nothing that a reader
+//! does fails the run.
 
 use std::{
     cell::RefCell,
@@ -9,6 +10,7 @@ use std::{
     io,
     os::unix::fs::FileTypeExt as _,
     path::Path,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
@@ -36,15 +38,15 @@ pub(in crate::exec) async fn serve(delivered: &RefCell<Delivered<'_>>, terminal:
 }
 
 async fn serve_one(delivered: &RefCell<Delivered<'_>>, name: &str, terminal: &Terminal) {
-    let (path, reads) = {
+    let (path, reads, is_over) = {
         let delivered = delivered.borrow();
-        (delivered.path(name), delivered.fifo_reads())
+        (delivered.path(name), delivered.fifo_reads(), delivered.is_over())
     };
     let (sender, mut readers) = mpsc::channel(QUEUE);
     // It ends with the process: nothing but a reader wakes it.
     let started = thread::Builder::new()
         .name("fifo".to_owned())
-        .spawn(move || open_each(&path, reads, &sender));
+        .spawn(move || open_each(&path, reads, &sender, &is_over));
     if let Err(error) = started {
         terminal.warn(&format!("the FIFO `{name}` can't be served: {error}"));
         return;
@@ -76,7 +78,12 @@ async fn serve_one(delivered: &RefCell<Delivered<'_>>, name: &str, terminal: &Te
 /// a reader only by letting it open, so this waits in a thread of its own; by the time that a
 /// reader is passed on, another FIFO is in the place of its own, so that who opens that does not
 /// share its value.
-fn open_each(path: &Path, mut left: Option<u32>, readers: &mpsc::Sender<io::Result<File>>) {
+fn open_each(
+    path: &Path,
+    mut left: Option<u32>,
+    readers: &mpsc::Sender<io::Result<File>>,
+    is_over: &AtomicBool,
+) {
     while left != Some(0) {
         let opened = match open(path) {
             Err(error) if !is_gone(&error) => {
@@ -85,13 +92,17 @@ fn open_each(path: &Path, mut left: Option<u32>, readers: &mpsc::Sender<io::Resu
             }
             opened => opened,
         };
+        // Its directory goes, and no other one is to be left there.
+        if is_over.load(Ordering::Acquire) {
+            return;
+        }
         left = left.map(|left| left - 1);
         let reader = opened.and_then(|reader| {
             if left == Some(0) { directory::unlink(path) } else { directory::fifo(path) }
                 .map(|()| reader)
         });
-        let is_over = reader.is_err();
-        if readers.blocking_send(reader).is_err() || is_over {
+        let is_last = reader.is_err();
+        if readers.blocking_send(reader).is_err() || is_last {
             return;
         }
     }
@@ -136,7 +147,7 @@ mod tests {
         directory::fifo(&path).unwrap();
         let (sender, mut readers) = mpsc::channel(1);
         let served = path.clone();
-        thread::spawn(move || open_each(&served, Some(2), &sender));
+        thread::spawn(move || open_each(&served, Some(2), &sender, &AtomicBool::new(false)));
         let mut next = || readers.blocking_recv().map(Result::unwrap);
         let first = read(&path);
         let mut one = next().unwrap();
@@ -157,7 +168,7 @@ mod tests {
         let path = home.path().join("k");
         fs::write(&path, "mine").unwrap();
         let (sender, mut readers) = mpsc::channel(1);
-        open_each(&path, None, &sender);
+        open_each(&path, None, &sender, &AtomicBool::new(false));
         assert!(readers.blocking_recv().unwrap().is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
     }

@@ -3,7 +3,7 @@
 //! Invariant: the names come from the code that delivers. Every value in it is made up, none is
 //! shown, and nothing is put anywhere.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use dayfly_api::Credential;
 
@@ -57,8 +57,15 @@ impl Foreseen {
     ) -> Result<Self, Error> {
         let files = files(plan, file_dir, &inheritance);
         let values = Values::default();
-        let mut delivered =
-            Delivered { plan, inheritance, command: &[], more, directory: None, values };
+        let mut delivered = Delivered {
+            plan,
+            inheritance,
+            command: &[],
+            more,
+            directory: None,
+            values,
+            is_over: Arc::default(),
+        };
         for role in &plan.roles {
             let variables = known.get(role).cloned().flatten().unwrap_or_default();
             delivered.values.put(role, made_up(plan, role, variables).into());

@@ -10,6 +10,8 @@ use tokio::{process::Command, time::timeout};
 use crate::mask::Masking;
 
 const WITHIN: Duration = Duration::from_mins(1);
+/// What the end of its output may take after its own.
+const DRAIN: Duration = Duration::from_secs(2);
 
 /// Runs `command` in a shell with `variables`, or says what became of it.
 pub(super) async fn run(
@@ -26,7 +28,8 @@ pub(super) async fn run(
     let drains = masking.attach_to_stderr(&mut child).map_err(unfit)?;
     let ended = timeout(WITHIN, child.wait()).await;
     drop(child);
-    drains.finish().await;
+    // What it has left behind may print for as long as it likes.
+    let _ = timeout(DRAIN, drains.finish(true)).await;
     match ended {
         Ok(Ok(status)) if status.success() => Ok(()),
         Ok(Ok(status)) => Err(format!("failed ({status})")),
